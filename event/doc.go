@@ -1,0 +1,16 @@
+// Package event is the vocabulary that producers, consumers and tests share:
+// [Type] names a kind of event and knows its topic, key and codec; [Draft] is
+// one event about to be written; [Envelope] is what travels with its data.
+//
+// Declare each type once, in a package that both sides import:
+//
+//	var OrderPlacedV1 = event.Type[OrderPlaced]{
+//		Name:  "shop.order.placed",
+//		Topic: "orders",
+//		Key:   func(e OrderPlaced) string { return e.OrderID },
+//		Codec: avro.MustParse(orderPlacedAvsc),
+//	}
+//
+// The package imports nothing but the standard library, so that sharing a type
+// costs a service no dependency.
+package event
