@@ -1,0 +1,128 @@
+-- The outbox: an append-only log of events in the service's own database.
+-- How it is read, and why each default is as it is: docs/architecture.md.
+
+-- Sequences. CACHE 1 (the default) is required: a cached range would let a later
+-- transaction draw a lower id. Both are called once here because
+-- pg_sequence_last_value answers NULL for a sequence that was never used.
+CREATE SEQUENCE {{.schema}}.event_id_seq CACHE 1;
+CREATE SEQUENCE {{.schema}}.slot_seq CACHE 1;
+SELECT nextval('{{.schema}}.event_id_seq'), nextval('{{.schema}}.slot_seq');
+
+-- A time-ordered UUID (RFC 9562, version 7) for plain INSERTs from any language.
+CREATE FUNCTION {{.schema}}.uuid_v7() RETURNS uuid LANGUAGE sql VOLATILE PARALLEL SAFE AS $$
+  SELECT encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid()) PLACING
+    substring(int8send(floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint) FROM 3) FROM 1 FOR 6), 52, 1), 53, 1), 'hex')::uuid
+$$;
+
+CREATE TABLE {{.schema}}.event (
+  -- Never set by writers (see the grants): the transaction, and the place in the log.
+  xid            xid8        NOT NULL DEFAULT pg_current_xact_id(),
+  -- The CASE makes the id depend on the xid, so that a transaction owns its xid
+  -- before it draws its first id. Reading depends on that order.
+  id             bigint      NOT NULL DEFAULT nextval(CASE WHEN pg_current_xact_id() IS NOT NULL THEN '{{.schema}}.event_id_seq'::regclass END),
+  slot           smallint    NOT NULL DEFAULT (pg_sequence_last_value('{{.schema}}.slot_seq'::regclass) & 7),
+  -- Identity for ever: (source, event_id).
+  event_id       uuid        NOT NULL DEFAULT {{.schema}}.uuid_v7()
+                             CONSTRAINT event_id_is_uuid_v7 CHECK (get_byte(uuid_send(event_id), 6) >> 4 = 7),
+  -- Unkeyed events have no order: they spread over all shards. hashtextextended
+  -- may change between major versions; nothing durable depends on it, because a
+  -- changed cluster is refused until "relay rebase".
+  shard          smallint    NOT NULL GENERATED ALWAYS AS (((CASE WHEN key = '' THEN uuid_hash_extended(event_id, 0)
+                               ELSE hashtextextended(key, 0) END) & 63)::smallint) STORED,
+  topic          text        NOT NULL CONSTRAINT event_topic_not_empty CHECK (topic <> ''),
+  key            text        NOT NULL DEFAULT '',
+  type           text        NOT NULL CONSTRAINT event_type_not_empty CHECK (type <> ''),
+  source         text        NOT NULL CONSTRAINT event_source_not_empty CHECK (source <> ''),
+  time           timestamptz, -- when it happened; NULL = created_at
+  content_type   text,        -- media type of the bare payload; NULL = the schema's, or application/json
+  correlation_id text,
+  causation_id   text,
+  headers        jsonb        CONSTRAINT event_headers_is_object CHECK (jsonb_typeof(headers) = 'object'),
+  payload        bytea,       -- NULL is a tombstone, '' is empty
+  schema_fp      bigint,      -- {{.schema}}.schema.fp; NULL = no schema
+  created_at     timestamptz NOT NULL DEFAULT clock_timestamp()
+) PARTITION BY LIST (slot);
+CREATE TABLE {{.schema}}.event_0 PARTITION OF {{.schema}}.event FOR VALUES IN (0);
+CREATE TABLE {{.schema}}.event_1 PARTITION OF {{.schema}}.event FOR VALUES IN (1);
+CREATE TABLE {{.schema}}.event_2 PARTITION OF {{.schema}}.event FOR VALUES IN (2);
+CREATE TABLE {{.schema}}.event_3 PARTITION OF {{.schema}}.event FOR VALUES IN (3);
+CREATE TABLE {{.schema}}.event_4 PARTITION OF {{.schema}}.event FOR VALUES IN (4);
+CREATE TABLE {{.schema}}.event_5 PARTITION OF {{.schema}}.event FOR VALUES IN (5);
+CREATE TABLE {{.schema}}.event_6 PARTITION OF {{.schema}}.event FOR VALUES IN (6);
+CREATE TABLE {{.schema}}.event_7 PARTITION OF {{.schema}}.event FOR VALUES IN (7);
+CREATE UNIQUE INDEX event_id_slot_idx ON {{.schema}}.event (id, slot);
+CREATE INDEX event_id_idx ON {{.schema}}.event (id);
+CREATE INDEX event_xid_id_idx ON {{.schema}}.event (xid, id);
+
+-- Schemas of the payloads, stored once each by outbox.New.
+CREATE TABLE {{.schema}}.schema (
+  fp           bigint      PRIMARY KEY,
+  format       text        NOT NULL,
+  text         text        NOT NULL,
+  content_type text        NOT NULL,
+  created_at   timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- Which cluster and database this log belongs to. A dump restored elsewhere has
+-- other transaction ids: the relay refuses it until "relay rebase".
+CREATE TABLE {{.schema}}.meta (
+  one               boolean PRIMARY KEY DEFAULT true CHECK (one),
+  shards            integer NOT NULL,
+  system_identifier bigint  NOT NULL,
+  database_oid      oid     NOT NULL
+);
+INSERT INTO {{.schema}}.meta (shards, system_identifier, database_oid)
+  SELECT 64, c.system_identifier, d.oid FROM pg_control_system() c, pg_database d WHERE d.datname = current_database();
+
+-- Emptied by crash recovery and by promotion, because it is UNLOGGED: its token
+-- tells the relay that transaction ids may have been used again.
+CREATE UNLOGGED TABLE {{.schema}}.incarnation (
+  one   boolean PRIMARY KEY DEFAULT true CHECK (one),
+  token uuid    NOT NULL DEFAULT gen_random_uuid()
+);
+
+-- One row per pipeline; registered before its first probe.
+CREATE TABLE {{.schema}}.pipeline (
+  name       text        PRIMARY KEY CONSTRAINT pipeline_name_not_empty CHECK (name <> ''),
+  created_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- One heartbeat row per relay instance.
+CREATE TABLE {{.schema}}.instance (
+  name       text        PRIMARY KEY,
+  started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  expires_at timestamptz NOT NULL
+) WITH (fillfactor = 50);
+
+-- Who may publish a shard. Changes only with ownership.
+CREATE TABLE {{.schema}}.lease (
+  pipeline text     NOT NULL REFERENCES {{.schema}}.pipeline (name) ON DELETE CASCADE,
+  shard    smallint NOT NULL,
+  owner    text     NOT NULL DEFAULT '', -- '' = nobody
+  epoch    bigint   NOT NULL DEFAULT 0,
+  PRIMARY KEY (pipeline, shard)
+);
+
+-- How far each shard has been published: appended, the latest row of a shard wins.
+CREATE TABLE {{.schema}}.position (
+  n        bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  pipeline text        NOT NULL,
+  shards   smallint[]  NOT NULL,
+  owner    text        NOT NULL,
+  s        pg_snapshot NOT NULL, -- passed: id <= h and visible in s
+  h        bigint      NOT NULL,
+  b        xid8        NOT NULL, -- next unassigned xid when s was taken
+  s2       pg_snapshot,          -- batch under way: the same three, and the cursor
+  h2       bigint,
+  b2       xid8,
+  c        bigint      NOT NULL DEFAULT 0,
+  at       timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX position_pipeline_n_idx ON {{.schema}}.position (pipeline, n);
+
+---- create above / drop below ----
+
+DROP TABLE {{.schema}}.position, {{.schema}}.lease, {{.schema}}.instance, {{.schema}}.pipeline,
+  {{.schema}}.incarnation, {{.schema}}.meta, {{.schema}}.schema, {{.schema}}.event;
+DROP FUNCTION {{.schema}}.uuid_v7();
+DROP SEQUENCE {{.schema}}.slot_seq, {{.schema}}.event_id_seq;
