@@ -1,0 +1,130 @@
+package outbox
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/outboxkit/outboxkit/event"
+)
+
+// Outbox writes events. It is safe for concurrent use and holds no connection.
+type Outbox struct {
+	cfg     Config
+	types   map[typeKey]event.Info
+	sql     statements
+	keyLock bool
+}
+
+// typeKey tells versions of one type apart: services write two of them side by
+// side while consumers move from one to the next.
+type typeKey struct {
+	name string
+	fp   int64
+}
+
+// ErrNotMigrated says that the outbox tables are missing.
+var ErrNotMigrated = errors.New("outbox tables are missing: run `relay migrate up`, or migrate.Outbox(schema).Up")
+
+// New checks the configuration and stores the types' schemas in the database, so
+// that relays and tools can read the events. It is called once, at the start.
+func New(ctx context.Context, pool *pgxpool.Pool, cfg Config) (*Outbox, error) {
+	if pool == nil {
+		return nil, &event.FieldError{Field: "pool", Problem: "is nil"}
+	}
+	return newOutbox(cfg, func(query string, args ...any) error {
+		_, err := pool.Exec(ctx, query, args...)
+		return err
+	})
+}
+
+// NewSQL is [New] for services that use database/sql, with any Postgres driver.
+func NewSQL(ctx context.Context, db *sql.DB, cfg Config) (*Outbox, error) {
+	if db == nil {
+		return nil, &event.FieldError{Field: "db", Problem: "is nil"}
+	}
+	return newOutbox(cfg, func(query string, args ...any) error {
+		_, err := db.ExecContext(ctx, query, args...)
+		return err
+	})
+}
+
+func newOutbox(cfg Config, exec func(string, ...any) error) (*Outbox, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("outbox: %w", err)
+	}
+	o := &Outbox{cfg: cfg, types: map[typeKey]event.Info{}, sql: newStatements(cfg.Schema)}
+	for _, t := range cfg.Types {
+		i := t.Info()
+		s := i.Codec.Schema()
+		o.types[typeKey{i.Name, s.Fingerprint()}] = i
+		if s.IsZero() {
+			continue
+		}
+		if err := exec(o.sql.storeSchema, s.Fingerprint(), s.Format, s.Text, s.ContentType); err != nil {
+			return nil, fmt.Errorf("outbox: store the schema of %s: %w", i.Name, explain(err))
+		}
+	}
+	return o, nil
+}
+
+// WithKeyLock returns an Outbox that takes the lock of each event's key before
+// it writes the event, and holds it until the transaction ends. Use it where the
+// transaction does not lock the aggregate's row first (see the package comment).
+// Transactions that write the same key then run one after the other; keys of one
+// Write call are locked in sorted order, so that two calls cannot deadlock.
+func (o *Outbox) WithKeyLock() *Outbox {
+	c := *o
+	c.keyLock = true
+	return &c
+}
+
+// Write adds events to the transaction, in this order, in one round trip. It
+// talks to nobody but this transaction's connection. A bad event is refused
+// before the database sees any: the error is a *[event.FieldError] that names
+// the field. After an error from the database the transaction must be rolled
+// back, as after any failed statement.
+func (o *Outbox) Write(ctx context.Context, tx pgx.Tx, drafts ...event.Draft) error {
+	rows, err := o.rows(ctx, drafts)
+	if err != nil || len(rows) == 0 {
+		return err
+	}
+	query, args := o.pgxStatement(rows)
+	if _, err := tx.Exec(ctx, query, args...); err != nil {
+		return fmt.Errorf("outbox: write: %w", explain(err))
+	}
+	return nil
+}
+
+// WriteSQL is [Outbox.Write] for database/sql, and for the libraries that hand
+// over their *sql.Tx: GORM, ent, bun, sqlc.
+func (o *Outbox) WriteSQL(ctx context.Context, tx *sql.Tx, drafts ...event.Draft) error {
+	rows, err := o.rows(ctx, drafts)
+	if err != nil {
+		return err
+	}
+	for len(rows) > 0 {
+		n := min(len(rows), maxValuesRows)
+		query, args := o.sqlStatement(rows[:n])
+		if _, err := tx.ExecContext(ctx, query, args...); err != nil {
+			return fmt.Errorf("outbox: write: %w", explain(err))
+		}
+		rows = rows[n:]
+	}
+	return nil
+}
+
+// explain turns "relation does not exist" into what to do about it.
+func explain(err error) error {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && (pg.Code == "42P01" || pg.Code == "3F000") {
+		return fmt.Errorf("%w: %w", ErrNotMigrated, err)
+	}
+	return err
+}
