@@ -60,9 +60,11 @@ func Lock(ctx context.Context, path string) (unlock func(), err error) {
 }
 
 // TempDir creates a temporary folder that only the account can enter. The
-// caller removes it.
+// caller removes it; a folder whose process was killed before it could do so is
+// removed by a later call.
 func TempDir(name string, account *Account) (string, error) {
-	dir, err := os.MkdirTemp("", "outboxkit-"+name+"-")
+	removeOrphans()
+	dir, err := os.MkdirTemp("", fmt.Sprintf("outboxkit-%d-%s-", os.Getpid(), name))
 	if err != nil {
 		return "", err
 	}
@@ -70,4 +72,18 @@ func TempDir(name string, account *Account) (string, error) {
 		return "", errors.Join(err, os.RemoveAll(dir))
 	}
 	return dir, nil
+}
+
+// removeOrphans removes the temporary folders of processes that are gone.
+func removeOrphans() {
+	dirs, _ := filepath.Glob(filepath.Join(os.TempDir(), "outboxkit-*-*-*"))
+	for _, dir := range dirs {
+		var pid int
+		if _, err := fmt.Sscanf(filepath.Base(dir), "outboxkit-%d-", &pid); err != nil {
+			continue
+		}
+		if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+			_ = os.RemoveAll(dir) // not ours to report: another user's folder stays
+		}
+	}
 }
