@@ -64,7 +64,11 @@ func placeholders(from int) string {
 }
 
 func (r *row) args(source string) []any {
-	return []any{r.eventID, r.topic, r.key, r.typ, source, r.time, r.correlationID, r.causationID, r.headers, r.payload, r.schemaFP}
+	var payload any // not r.payload itself: lib/pq sends a nil []byte as an empty one
+	if r.payload != nil {
+		payload = r.payload
+	}
+	return []any{r.eventID, r.topic, r.key, r.typ, source, r.time, r.correlationID, r.causationID, r.headers, payload, r.schemaFP}
 }
 
 func (o *Outbox) locks(r *row) bool { return o.keyLock && r.key != "" }
