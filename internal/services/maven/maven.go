@@ -29,6 +29,9 @@ type Artifact struct {
 	Name string // for messages and the cache, for example "kafka"
 	POM  []byte // its runtime dependencies are fetched
 	Sums []byte // lines of "SHA-256, two spaces, file name", as sha256sum prints
+
+	// Unpack replaces each .tar.gz by its content, after checking it.
+	Unpack bool
 }
 
 // Dir returns the folder with the artifact's files; an error that wraps
@@ -90,7 +93,19 @@ func (a Artifact) download(ctx context.Context, mvn, work string) error {
 	if err != nil {
 		return err
 	}
-	return verify(files, a.Sums)
+	if err := verify(files, a.Sums); err != nil || !a.Unpack {
+		return err
+	}
+	return unpack(ctx, files)
+}
+
+func unpack(ctx context.Context, dir string) error {
+	archives, err := filepath.Glob(filepath.Join(dir, "*.tar.gz"))
+	for _, archive := range archives {
+		_, tarErr := proc.Output(ctx, proc.Spec{Name: "tar", Path: "tar", Args: []string{"-xzf", archive, "-C", dir, "--no-same-owner"}})
+		err = errors.Join(err, tarErr, os.Remove(archive))
+	}
+	return err
 }
 
 // verify checks that the folder holds the files of the list and nothing else.
