@@ -18,6 +18,7 @@ type Spec struct {
 	Env     []string // nil: the parent's environment
 	Dir     string   // working folder; "": the parent's
 	LogFile string   // receives stdout and stderr, appended; "": discarded
+	Shown   bool     // stdout and stderr are the parent's, not LogFile
 	Account *Account // runs as this account; nil: as the parent
 
 	// DeathSignal is what the kernel sends when the parent dies (Linux only).
@@ -37,7 +38,10 @@ type Process struct {
 // Start starts the program. The caller must end it with Stop or Kill.
 func Start(spec Spec) (*Process, error) {
 	cmd := command(context.Background(), spec)
-	if spec.LogFile != "" {
+	switch {
+	case spec.Shown:
+		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	case spec.LogFile != "":
 		log, err := os.OpenFile(spec.LogFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 		if err != nil {
 			return nil, fmt.Errorf("%s: open log: %w", spec.Name, err)
@@ -94,12 +98,34 @@ func (p *Process) Pid() int { return p.cmd.Process.Pid }
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
+// ExitCode waits for the end and returns the exit code, 128 and the signal's
+// number for a process that a signal ended, as shells do.
+func (p *Process) ExitCode() int {
+	<-p.done
+	if status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		return 128 + int(status.Signal())
+	}
+	return p.cmd.ProcessState.ExitCode()
+}
+
 // Stop sends sig and waits for the end. A process that is still there when ctx
 // ends is killed, which Stop reports. Stopping an ended process is no error.
 func (p *Process) Stop(ctx context.Context, sig syscall.Signal) error {
 	if err := p.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("%s: send %v: %w", p.name, sig, err)
 	}
+	return p.await(ctx, sig)
+}
+
+// StopGroup is Stop with the signal sent to the whole process group.
+func (p *Process) StopGroup(ctx context.Context, sig syscall.Signal) error {
+	if err := syscall.Kill(-p.Pid(), sig); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("%s: send %v to its process group: %w", p.name, sig, err)
+	}
+	return p.await(ctx, sig)
+}
+
+func (p *Process) await(ctx context.Context, sig syscall.Signal) error {
 	select {
 	case <-p.done:
 		return p.Kill() // what it started and left behind
