@@ -3,6 +3,7 @@ package brokertest
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 type load struct {
 	topic  Topic
 	keys   []string
+	calls  atomic.Int64 // of Publish
 	stop   chan struct{}
 	done   chan struct{}
 	rounds int   // published of each key, after done
@@ -25,7 +27,10 @@ type load struct {
 func startLoad(t *testing.T, h Harness, topic Topic) *load {
 	t.Helper()
 	l := &load{topic: topic, keys: keyNames(40), stop: make(chan struct{}), done: make(chan struct{})}
-	pub := h.publisher(t)
+	pub := Faulty(h.publisher(t), func(call int, _ brokers.Message) Fault {
+		l.calls.Store(int64(call))
+		return Fault{}
+	})
 	ctx, cancel := context.WithTimeout(context.Background(), 5*h.Timeout)
 	go func() {
 		defer close(l.done)
@@ -54,6 +59,15 @@ func (l *load) run(ctx context.Context, pub brokers.Publisher) {
 	}
 }
 
+// awaitCalls waits until n more calls of Publish have begun, but not for long:
+// a call may block.
+func (l *load) awaitCalls(n int64, atMost time.Duration) {
+	deadline := time.Now().Add(atMost)
+	for want := l.calls.Load() + n; l.calls.Load() < want && time.Now().Before(deadline); {
+		<-time.After(pause)
+	}
+}
+
 // finish ends the load and returns all that it published.
 func (l *load) finish(t *testing.T, h Harness) []brokers.Message {
 	t.Helper()
@@ -63,25 +77,29 @@ func (l *load) finish(t *testing.T, h Harness) []brokers.Message {
 	return messages(l.topic, l.keys, 0, l.rounds)
 }
 
-// lateSettler acknowledges deliveries in another goroutine, soon, but in any
-// order, and makes handle wait while 64 are not settled.
+// lateSettler acknowledges deliveries in another goroutine, a little later and
+// in any order. It is a little slower than load, so that handle has to wait and
+// a member that leaves has something in its hands.
 func lateSettler(t *testing.T, rec *record) brokers.Handle {
-	room := make(chan *brokers.Delivery, 64)
+	const room, every = 16, 10 * time.Millisecond
+	taken := make(chan *brokers.Delivery, room)
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() {
+		tick := time.NewTicker(every)
+		defer tick.Stop()
 		for {
 			select {
 			case <-ctx.Done():
 				return
-			case d := <-room:
-				batch := []*brokers.Delivery{d}
-				for len(room) > 0 {
-					batch = append(batch, <-room)
-				}
-				for _, d := range shuffled(batch) {
-					rec.ack(ctx, d)
-				}
+			case <-tick.C:
+			}
+			var batch []*brokers.Delivery
+			for len(taken) > 0 {
+				batch = append(batch, <-taken)
+			}
+			for _, d := range shuffled(batch) {
+				rec.ack(ctx, d)
 			}
 		}
 	})
@@ -91,7 +109,7 @@ func lateSettler(t *testing.T, rec *record) brokers.Handle {
 	})
 	return func(ctx context.Context, d *brokers.Delivery) {
 		select {
-		case room <- d:
+		case taken <- d:
 		case <-ctx.Done():
 		}
 	}

@@ -28,7 +28,7 @@ func checkRestart(t *testing.T, h Harness) {
 	l := startLoad(t, h, topic)
 	read(t, h, topic, rec, lateSettler(t, rec))
 	rec.awaitCount(t, h, 0, some)
-	h.outage(t, func() {})
+	h.outage(t, func() { l.awaitCalls(2, 2*time.Second) })
 
 	after := rec.len()
 	seen := map[string]bool{}
