@@ -1,0 +1,171 @@
+package kafka
+
+import (
+	"cmp"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/IBM/sarama"
+)
+
+// Config is for both sides; each ignores the other's fields.
+type Config struct {
+	// Brokers are the addresses to start from, host:port. Required.
+	Brokers []string
+	// ClientID names this program in the broker's logs and quotas. Default "outboxkit".
+	ClientID string
+	// TLS turns on TLS. Default nil: plain text.
+	TLS *tls.Config
+	// Username and Password turn on SASL/PLAIN. Default "": no SASL. Other
+	// mechanisms are set through Sarama.
+	Username, Password string
+	// Sarama changes the client's own configuration after the fields above and
+	// the package's defaults have been applied. Producer.Compression (default
+	// snappy), CompressionLevel, Partitioner (default murmur2, as Java),
+	// MaxMessageBytes (cap of a batch, default 1 MiB) and Timeout count; the other
+	// Producer fields do not, because the client's producers are not used.
+	// Default nil.
+	Sarama func(*sarama.Config)
+	// Logger receives what an operator should know. Default slog.Default().
+	Logger *slog.Logger
+
+	// PublishTimeout is how long one call of Publish tries, through leader
+	// elections and reconnects, before it reports the rest as unavailable.
+	// Default 10 s.
+	PublishTimeout time.Duration
+
+	// Group is the consumer group. Required for a subscriber.
+	Group string
+	// DrainTimeout is how long deliveries may be settled after their partition
+	// has been taken away or Subscribe's context has ended. It must leave 5 s of
+	// the group's rebalance timeout (60 s unless changed through Sarama).
+	// Default: the rebalance timeout less 5 s.
+	DrainTimeout time.Duration
+	// MaxUnsettled is how many messages of one partition may be delivered beyond
+	// the first one that is not settled; it bounds what comes again after a
+	// crash. Default 10,000.
+	MaxUnsettled int
+}
+
+const (
+	defaultPublishTimeout = 10 * time.Second
+	defaultMaxUnsettled   = 10_000
+	drainReserve          = 5 * time.Second // of the rebalance timeout, to commit and rejoin
+)
+
+func (c Config) withDefaults() Config {
+	c.ClientID = cmp.Or(c.ClientID, "outboxkit")
+	c.PublishTimeout = cmp.Or(c.PublishTimeout, defaultPublishTimeout)
+	c.MaxUnsettled = cmp.Or(c.MaxUnsettled, defaultMaxUnsettled)
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return c
+}
+
+// Validate names the first field that is wrong. The constructors do not fail:
+// they keep the error for the first use, so that they fit into a literal; call
+// Validate to see it at start.
+func (c Config) Validate() error {
+	c = c.withDefaults()
+	switch {
+	case len(c.Brokers) == 0:
+		return errors.New(`kafka: Config.Brokers is empty (list at least one broker, for example "localhost:9092")`)
+	case c.PublishTimeout < 0:
+		return fmt.Errorf("kafka: Config.PublishTimeout %s is negative (leave it 0 for %s)", c.PublishTimeout, defaultPublishTimeout)
+	case c.MaxUnsettled < 0:
+		return fmt.Errorf("kafka: Config.MaxUnsettled %d is negative (leave it 0 for %d)", c.MaxUnsettled, defaultMaxUnsettled)
+	case c.Password != "" && c.Username == "":
+		return errors.New("kafka: Config.Username is empty but Config.Password is set (set both for SASL/PLAIN)")
+	}
+	for i, b := range c.Brokers {
+		if b == "" {
+			return fmt.Errorf("kafka: Config.Brokers[%d] is empty (write host:port)", i)
+		}
+	}
+	sc := c.client()
+	if err := sc.Validate(); err != nil {
+		return fmt.Errorf("kafka: Config.Sarama: %w", err)
+	}
+	if limit := sc.Consumer.Group.Rebalance.Timeout - drainReserve; c.DrainTimeout < 0 || c.DrainTimeout > limit && c.DrainTimeout > 0 {
+		return fmt.Errorf("kafka: Config.DrainTimeout %s is not between 0 and %s (the rebalance timeout less %s; leave it 0 for the most)", c.DrainTimeout, limit, drainReserve)
+	}
+	return nil
+}
+
+// validateSubscriber is Validate and what only a subscriber needs.
+func (c Config) validateSubscriber(topics []string) error {
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	if c.Group == "" {
+		return errors.New("kafka: Config.Group is empty (name the consumer group, one per consuming service)")
+	}
+	if len(topics) == 0 {
+		return errors.New("kafka: NewSubscriber was given no topics (name at least one)")
+	}
+	for _, t := range topics {
+		if err := validTopic(t); err != nil {
+			return fmt.Errorf("kafka: NewSubscriber: topic %q: %w", t, err)
+		}
+	}
+	return nil
+}
+
+// client returns the client configuration for both sides.
+func (c Config) client() *sarama.Config {
+	sc := sarama.NewConfig()
+	sc.ClientID = c.ClientID
+	sc.Version = sarama.V2_8_0_0
+	sc.Net.DialTimeout = 5 * time.Second
+	if c.TLS != nil {
+		sc.Net.TLS.Enable = true
+		sc.Net.TLS.Config = c.TLS
+	}
+	if c.Username != "" {
+		sc.Net.SASL.Enable = true
+		sc.Net.SASL.Mechanism = sarama.SASLTypePlaintext
+		sc.Net.SASL.User = c.Username
+		sc.Net.SASL.Password = c.Password
+	}
+	sc.Producer.Compression = sarama.CompressionSnappy
+	sc.Producer.Partitioner = sarama.NewMurmur2Partitioner
+
+	sc.Consumer.Offsets.Initial = sarama.OffsetOldest
+	sc.Consumer.IsolationLevel = sarama.ReadCommitted
+	sc.Consumer.Group.Rebalance.GroupStrategies = []sarama.BalanceStrategy{sarama.NewBalanceStrategySticky()}
+
+	if c.Sarama != nil {
+		c.Sarama(sc)
+	}
+
+	// What the promises rest on, whatever the user's function did.
+	sc.Metadata.Full = false                      // a start needs no broker and reads no foreign topics
+	sc.Metadata.AllowAutoTopicCreation = false    // a typo must not create a topic
+	sc.Consumer.Return.Errors = true              // drained by the subscriber
+	sc.Consumer.Offsets.AutoCommit.Enable = true  // the flush at a session's end depends on it
+	sc.Consumer.Group.ResetInvalidOffsets = false // never skip events silently
+	return sc
+}
+
+// producer returns the publisher's client configuration.
+func (c Config) producer() *sarama.Config {
+	sc := c.client()
+	// The publisher refreshes by itself, with its own retries and budget.
+	sc.Metadata.Retry.Max = 0
+	sc.Metadata.RefreshFrequency = 0
+	sc.Producer.RequiredAcks = sarama.WaitForAll
+	return sc
+}
+
+// drainTimeout returns DrainTimeout or its default.
+func (c Config) drainTimeout(sc *sarama.Config) time.Duration {
+	if c.DrainTimeout > 0 {
+		return c.DrainTimeout
+	}
+	rebalance := sc.Consumer.Group.Rebalance.Timeout
+	return max(rebalance-drainReserve, rebalance/2)
+}

@@ -1,0 +1,226 @@
+package kafka
+
+import (
+	"errors"
+	"time"
+
+	"github.com/IBM/sarama"
+
+	"github.com/outboxkit/outboxkit/brokers"
+)
+
+// Header names of the CloudEvents Kafka protocol binding, binary mode.
+const (
+	headerSpecVersion   = "ce_specversion"
+	headerID            = "ce_id"
+	headerSource        = "ce_source"
+	headerType          = "ce_type"
+	headerTime          = "ce_time"
+	headerContentType   = "content-type" // the binding gives this one no prefix
+	headerCorrelationID = "ce_correlationid"
+	headerCausationID   = "ce_causationid"
+
+	headerDebeziumID = "id" // Debezium's outbox event router
+	specVersion      = "1.0"
+)
+
+// reserved reports whether a header is written from a field of brokers.Message.
+// Headers of that name are left out: the field counts.
+func reserved(name string) bool {
+	switch name {
+	case headerSpecVersion, headerID, headerSource, headerType, headerTime,
+		headerContentType, headerCorrelationID, headerCausationID:
+		return true
+	}
+	return false
+}
+
+// slab hands out pieces of shared allocations: the records of one call live and
+// die together, and one allocation a header would cost more than encoding it.
+type slab struct {
+	bytes   []byte
+	headers []sarama.RecordHeader
+	ptrs    []*sarama.RecordHeader
+}
+
+const fixedHeaders = 8
+
+// newSlab returns a slab with room for msgs, give or take.
+func newSlab(msgs []brokers.Message, idx []int32) *slab {
+	var bytes, headers int
+	for _, i := range idx {
+		m := &msgs[i]
+		bytes += len(m.Key) + len(m.Payload) + len(m.ID) + len(m.Source) + len(m.Type) +
+			len(m.ContentType) + len(m.CorrelationID) + len(m.CausationID) + 150
+		headers += fixedHeaders + len(m.Headers)
+		for k, v := range m.Headers {
+			bytes += len(k) + len(v)
+		}
+	}
+	return &slab{
+		bytes:   make([]byte, 0, bytes),
+		headers: make([]sarama.RecordHeader, 0, headers),
+		ptrs:    make([]*sarama.RecordHeader, 0, headers),
+	}
+}
+
+// copyString and copyBytes return a copy that stays valid when the slab grows.
+func (s *slab) copyString(v string) []byte {
+	from := len(s.bytes)
+	s.bytes = append(s.bytes, v...)
+	return s.bytes[from:len(s.bytes):len(s.bytes)]
+}
+
+func (s *slab) copyBytes(v []byte) []byte {
+	from := len(s.bytes)
+	s.bytes = append(s.bytes, v...)
+	return s.bytes[from:len(s.bytes):len(s.bytes)]
+}
+
+func (s *slab) header(name, value string) {
+	if value == "" {
+		return
+	}
+	s.put(s.copyString(name), s.copyString(value))
+}
+
+func (s *slab) put(name, value []byte) {
+	s.headers = append(s.headers, sarama.RecordHeader{Key: name, Value: value})
+	s.ptrs = append(s.ptrs, &s.headers[len(s.headers)-1])
+}
+
+// Upper bounds of the varints around a record and around a header.
+const (
+	recordOverhead = 36
+	headerOverhead = 10
+	batchOverhead  = 61
+)
+
+// record fills r from m and returns the most bytes that it takes uncompressed.
+// Everything is copied: a batch may still be on its way after the caller's
+// context has ended and the caller has its message back.
+func (s *slab) record(r *sarama.Record, m *brokers.Message) int {
+	first := len(s.ptrs)
+	s.header(headerSpecVersion, specVersion)
+	s.header(headerID, m.ID)
+	s.header(headerSource, m.Source)
+	s.header(headerType, m.Type)
+	if !m.Time.IsZero() {
+		from := len(s.bytes)
+		s.bytes = m.Time.UTC().AppendFormat(s.bytes, time.RFC3339Nano)
+		value := s.bytes[from:len(s.bytes):len(s.bytes)]
+		s.put(s.copyString(headerTime), value)
+	}
+	s.header(headerContentType, m.ContentType)
+	s.header(headerCorrelationID, m.CorrelationID)
+	s.header(headerCausationID, m.CausationID)
+	for k, v := range m.Headers {
+		if !reserved(k) {
+			s.put(s.copyString(k), s.copyString(v))
+		}
+	}
+	r.Headers = s.ptrs[first:len(s.ptrs):len(s.ptrs)]
+	if m.Key != "" {
+		r.Key = s.copyString(m.Key)
+	}
+	if m.Payload != nil {
+		r.Value = s.copyBytes(m.Payload)
+	}
+	size := recordOverhead + len(r.Key) + len(r.Value)
+	for _, h := range r.Headers {
+		size += headerOverhead + len(h.Key) + len(h.Value)
+	}
+	return size
+}
+
+// toMessage is the way back.
+func toMessage(in *sarama.ConsumerMessage) brokers.Message {
+	m := brokers.Message{Topic: in.Topic, Key: string(in.Key), Payload: in.Value}
+	var debeziumID string
+	var haveDebeziumID bool
+	for _, h := range in.Headers {
+		value := string(h.Value)
+		switch name := string(h.Key); name {
+		case headerSpecVersion:
+		case headerID:
+			m.ID = value
+		case headerSource:
+			m.Source = value
+		case headerType:
+			m.Type = value
+		case headerContentType:
+			m.ContentType = value
+		case headerCorrelationID:
+			m.CorrelationID = value
+		case headerCausationID:
+			m.CausationID = value
+		case headerTime:
+			t, err := time.Parse(time.RFC3339Nano, value)
+			if err != nil {
+				addHeader(&m, name, value) // kept for whoever wants to look
+				continue
+			}
+			m.Time = t
+		case headerDebeziumID:
+			debeziumID, haveDebeziumID = value, true
+		default:
+			addHeader(&m, name, value)
+		}
+	}
+	if haveDebeziumID {
+		if m.ID == "" {
+			m.ID = debeziumID
+		} else {
+			addHeader(&m, headerDebeziumID, debeziumID)
+		}
+	}
+	return m
+}
+
+// addHeader keeps the last of several headers with one name, as Kafka's own
+// lastHeader does.
+func addHeader(m *brokers.Message, name, value string) {
+	if m.Headers == nil {
+		m.Headers = make(map[string]string)
+	}
+	m.Headers[name] = value
+}
+
+// maxTimestampAge is how far a record's timestamp may lie back.
+const maxTimestampAge = time.Hour
+
+// clampTimestamp returns the record timestamp of an event that happened at t,
+// in milliseconds. Kafka refuses timestamps an hour ahead of its clock
+// (message.timestamp.after.max.ms) and deletes by age: an event that waited for
+// days in the outbox must not arrive expired. The exact time is in ce_time.
+func clampTimestamp(t, now time.Time) int64 {
+	if t.IsZero() || t.After(now) {
+		t = now
+	} else if oldest := now.Add(-maxTimestampAge); t.Before(oldest) {
+		t = oldest
+	}
+	return t.UnixMilli()
+}
+
+var (
+	errTopicEmpty = errors.New("is empty")
+	errTopicName  = errors.New("is not a Kafka topic name (use letters, digits, '.', '_' and '-', at most 249 of them)")
+)
+
+// validTopic checks a name before a broker sees it.
+func validTopic(name string) error {
+	if name == "" {
+		return errTopicEmpty
+	}
+	if len(name) > 249 || name == "." || name == ".." {
+		return errTopicName
+	}
+	for _, c := range []byte(name) {
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '.', c == '_', c == '-':
+		default:
+			return errTopicName
+		}
+	}
+	return nil
+}
