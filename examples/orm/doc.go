@@ -1,0 +1,12 @@
+// Package orm shows how services that use GORM, sqlc, ent or bun write events:
+// the library begins the transaction, and hands it to outbox.WriteSQL (or, where
+// it speaks pgx, to outbox.Write). One file a library.
+//
+// In every example the transaction inserts the order before it writes the
+// event: that insert is the lock which keeps events of one order in order.
+//
+// It is a module of its own, so that outboxkit itself depends on none of them.
+package orm
+
+//go:generate go run github.com/sqlc-dev/sqlc/cmd/sqlc@v1.31.1 generate
+//go:generate go run entgo.io/ent/cmd/ent@v0.14.5 generate ./ent/schema

@@ -1,0 +1,45 @@
+package orm
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+
+	"gorm.io/gorm"
+
+	"github.com/outboxkit/outboxkit/examples/demo/events"
+	"github.com/outboxkit/outboxkit/outbox"
+)
+
+// Order is a row of the table orders.
+type Order struct {
+	ID     string
+	UserID string
+}
+
+// PlaceWithGORM places an order and writes its event in one transaction.
+func PlaceWithGORM(ctx context.Context, db *gorm.DB, ob *outbox.Outbox, e events.OrderPlaced) error {
+	return db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
+		if err := tx.Create(&Order{ID: e.OrderID, UserID: e.UserID}).Error; err != nil {
+			return err
+		}
+		sqlTx, err := gormTx(tx)
+		if err != nil {
+			return err
+		}
+		return ob.WriteSQL(ctx, sqlTx, events.OrderPlacedV1.New(e))
+	})
+}
+
+// gormTx returns the transaction that GORM has begun.
+func gormTx(tx *gorm.DB) (*sql.Tx, error) {
+	pool := tx.Statement.ConnPool
+	if prepared, ok := pool.(*gorm.PreparedStmtTX); ok { // gorm.Config.PrepareStmt
+		pool = prepared.Tx
+	}
+	sqlTx, ok := pool.(*sql.Tx)
+	if !ok {
+		return nil, fmt.Errorf("want a GORM transaction, got one over %T", pool)
+	}
+	return sqlTx, nil
+}

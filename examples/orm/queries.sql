@@ -1,0 +1,2 @@
+-- name: CreateOrder :exec
+INSERT INTO orders (id, user_id) VALUES ($1, $2);
