@@ -67,8 +67,13 @@ func Parse(schema string) (c *Codec, err error) {
 		root:   root,
 		layout: canonical(root, true),
 		hamba:  parsed,
-		api:    hamba.Config{MaxByteSliceSize: maxData, MaxSliceAllocSize: maxData}.Freeze(),
-		full:   fit{full: true},
+		api: hamba.Config{
+			MaxByteSliceSize: maxData, MaxSliceAllocSize: maxData,
+			// In an any, a primitive branch of a union is the plain value, whatever
+			// the other branches are.
+			PartialUnionTypeResolution: true,
+		}.Freeze(),
+		full: fit{full: true},
 	}, nil
 }
 

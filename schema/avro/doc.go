@@ -28,6 +28,7 @@
 // []byte, decimal to *big.Rat, timestamps and date to [time.Time], times of day
 // to [time.Duration], enum to a string type, fixed to an array of bytes, array to
 // a slice, map to map[string]T, record to a struct or map[string]any, union of
-// null and T to *T (or a slice), other unions to any. Types with MarshalText and
+// null and T to *T (or a slice), other unions to any: there a primitive is the plain
+// value, anything else a map of one entry from the branch's name. Types with MarshalText and
 // UnmarshalText stand for strings.
 package avro
