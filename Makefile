@@ -1,0 +1,38 @@
+# Everything a contributor runs. `make` alone lists it.
+
+GO ?= go
+SERVICES = $(GO) run ./internal/cmd/services
+# Modules of their own below examples/ and bench/, such as `examples/orm`.
+NESTED = $(patsubst %/go.mod,%,$(wildcard examples/*/go.mod bench/go.mod))
+
+.PHONY: help test test-go services demo lint sums
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-10s %s\n", $$1, $$2}'
+
+test: ## all tests on real servers, which it fetches, starts and stops; `go test ./...` needs nothing but Go
+	$(SERVICES) run -- $(MAKE) --no-print-directory test-go
+
+test-go:
+	$(GO) test -race -timeout 20m ./...
+	@set -e; for m in $(NESTED); do echo "$(GO) test $$m"; (cd $$m && $(GO) test -race -timeout 20m ./...); done
+
+services: ## keep the test servers running and print their addresses
+	@$(SERVICES) up
+
+demo: ## the whole way of an event, on nothing but Go
+	$(GO) run ./examples/demo
+
+lint: ## formatting, vet, staticcheck, no time.Sleep in tests
+	@files=$$(git ls-files -co --exclude-standard '*.go' | xargs -r ls 2>/dev/null | xargs -r gofmt -l); \
+		test -z "$$files" || { echo "not formatted (run gofmt -w):"; echo "$$files"; exit 1; }
+	@sleeps=$$(git ls-files -co --exclude-standard '*_test.go' | xargs -r grep -n 'time\.Sleep(' /dev/null); \
+		test -z "$$sleeps" || { echo "tests wait for a condition, not for time:"; echo "$$sleeps"; exit 1; }
+	@set -e; staticcheck=$$($(GO) -C tools tool -n staticcheck); \
+		for m in . $(NESTED); do echo "vet and staticcheck $$m"; (cd $$m && $(GO) vet ./... && $$staticcheck ./...); done
+
+sums: ## write the checksums of the Java servers anew, after a change of their pom.xml
+	@set -e; for a in kafka apicurio; do dir=$$(mktemp -d); \
+		mvn --batch-mode --quiet -f internal/services/$$a/pom.xml \
+			org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$$dir; \
+		(cd $$dir && LC_ALL=C sha256sum *) > internal/services/$$a/SHA256SUMS; rm -r $$dir; done
