@@ -1,0 +1,171 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// engine runs one pipeline: it waits for the leases, runs a session, and starts
+// again when that ends.
+type engine struct {
+	Pipeline
+
+	r     *Relay
+	name  string
+	log   *slog.Logger
+	stats *pipelineStats
+
+	mu      sync.Mutex
+	current *session // nil while standing by
+}
+
+func newEngine(r *Relay, p Pipeline) *engine {
+	return &engine{Pipeline: p, r: r, name: p.Name, log: r.cfg.Logger.With("pipeline", p.Name), stats: newPipelineStats(p.Name)}
+}
+
+// session is the time in which an engine holds its pipeline's leases.
+type session struct {
+	*engine
+	t        *tenure
+	progress *progress
+	flushing sync.Mutex
+	// ctx ends when publishing must stop, with the reason as its cause.
+	ctx context.Context
+	end context.CancelCauseFunc
+}
+
+// run returns when ctx has ended and the engine has drained, or the tenure ends.
+func (e *engine) run(ctx context.Context, t *tenure) {
+	pause := jitter(e.r.tune.retryMax)
+	reading, stopReading := context.WithCancel(t.work)
+	defer stopReading()
+	defer context.AfterFunc(ctx, stopReading)()
+	for reading.Err() == nil {
+		err := e.once(reading, t)
+		if err == nil {
+			pause.Reset()
+			continue
+		}
+		if reading.Err() != nil {
+			return
+		}
+		e.stats.failed(err)
+		if errors.Is(err, errIncarnation) || misuse(err) {
+			t.end(err)
+			return
+		}
+		e.log.Warn("relay: session ended", "instance", t.name, "error", err)
+		sleep(reading, pause.NextBackOff())
+	}
+}
+
+// once is one session; reading ends first, what is in flight has until t.work ends.
+func (e *engine) once(reading context.Context, t *tenure) error {
+	epochs, err := e.acquire(reading, t)
+	if err != nil {
+		return err
+	}
+	positions, err := e.load(reading, t)
+	if err != nil {
+		return err
+	}
+	s := &session{engine: e, t: t, progress: newProgress(epochs, positions)}
+	s.ctx, s.end = context.WithCancelCause(t.work)
+	defer s.end(nil)
+	e.log.Info("relay: pipeline taken over", "instance", t.name, "shards", len(epochs))
+	e.become(s)
+	defer e.become(nil)
+	reading, stopReading := context.WithCancel(reading)
+	defer stopReading()
+	defer context.AfterFunc(s.ctx, stopReading)()
+
+	pages := make(chan page, 1)
+	var reader, flusher sync.WaitGroup
+	reader.Go(func() {
+		defer close(pages)
+		s.read(reading, pages)
+	})
+	flushing, stopFlushing := context.WithCancel(s.ctx)
+	flusher.Go(func() { s.flushLoop(flushing) })
+	s.publishAll(reading, pages)
+	stopFlushing()
+	flusher.Wait()
+	reader.Wait()
+	s.lastFlush()
+	if err := context.Cause(s.ctx); err != nil && t.work.Err() == nil {
+		return err
+	}
+	return nil
+}
+
+func (e *engine) become(s *session) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.current = s
+	if s == nil {
+		e.stats.standBy()
+	} else {
+		e.stats.took(len(s.progress.shards))
+	}
+}
+
+func (e *engine) session() *session {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.current
+}
+
+// load reads the positions in a statement begun after the takeover committed:
+// the former owner's last flush waited for the leases or was refused.
+func (e *engine) load(ctx context.Context, t *tenure) (map[int16]position, error) {
+	op, cancel := e.r.op(ctx)
+	defer cancel()
+	rows, err := e.r.pool.Query(op, e.r.q.load, e.name)
+	if err != nil {
+		return nil, fmt.Errorf("load positions: %w", err)
+	}
+	snaps := map[string]*snapshot{} // equal texts, one snapshot: groups compare addresses
+	intern := func(text string) *snapshot {
+		if text == "" || err != nil {
+			return nil
+		}
+		if snaps[text] == nil {
+			snaps[text], err = parseSnapshot(text)
+		}
+		return snaps[text]
+	}
+	positions := map[int16]position{}
+	var shard int16
+	var p position
+	var snap, b, snap2, b2 string
+	var tok token
+	_, scanErr := pgx.ForEachRow(rows, []any{&shard, &snap, &p.h, &b, &snap2, &p.h2, &b2, &p.c, &tok}, func() error {
+		if !same(tok, t.token) {
+			return errIncarnation
+		}
+		p.s, p.s2 = intern(snap), intern(snap2)
+		if err != nil {
+			return err
+		}
+		if p.b, err = parseXid(b); err != nil {
+			return err
+		}
+		if p.b2, err = parseXid(b2); err != nil {
+			return err
+		}
+		positions[shard] = p
+		return nil
+	})
+	if scanErr != nil {
+		return nil, fmt.Errorf("load positions: %w", scanErr)
+	}
+	if len(positions) != shardCount {
+		return nil, fmt.Errorf("load positions: pipeline %q has %d of %d shards in %s.position; was a row deleted?", e.name, len(positions), shardCount, e.r.cfg.Schema)
+	}
+	return positions, nil
+}

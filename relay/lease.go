@@ -1,0 +1,186 @@
+package relay
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// join writes the instance row under a new name and starts its clock.
+func (r *Relay) join(ctx context.Context, tok token) (*tenure, error) {
+	t := &tenure{r: r, name: r.cfg.Instance + "/" + uuid.NewString()[:8], token: tok}
+	sent := r.tune.now()
+	op, cancel := r.op(ctx)
+	defer cancel()
+	if _, err := r.pool.Exec(op, r.q.join, t.name, r.cfg.Lease.Milliseconds()); err != nil {
+		return nil, fmt.Errorf("join: %w", err)
+	}
+	t.work, t.end = context.WithCancelCause(context.WithoutCancel(ctx))
+	t.expiry = time.AfterFunc(time.Hour, func() { t.end(errLeaseLost) })
+	t.extend(sent)
+	context.AfterFunc(t.work, func() { t.expiry.Stop() })
+	return t, nil
+}
+
+// extend counts from before the heartbeat was sent: the database counted from a
+// later moment, so the lease cannot have expired there while we think it valid.
+// A fifth is kept back for a Publish call to return in.
+func (t *tenure) extend(sent time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.deadline = sent.Add(t.r.cfg.Lease * 4 / 5)
+	t.expiry.Reset(t.deadline.Sub(t.r.tune.now()))
+}
+
+// alive is asked before every publication, beside the timer: after a SIGSTOP a
+// publisher may run before the timer does. The wall clock is asked too, because
+// the monotonic one stands still while a machine is suspended.
+func (t *tenure) alive() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.r.tune.now()
+	return t.work.Err() == nil && now.Before(t.deadline) && now.Round(0).Before(t.deadline.Round(0))
+}
+
+// heartbeat keeps the instance row alive. The update does not ask whether the row
+// has expired: whoever takes over deletes it first, under its row lock, so a row
+// that is still there has been taken by nobody.
+func (t *tenure) heartbeat(ctx context.Context) {
+	every := t.r.cfg.Lease / 3
+	for wait := every; ; {
+		sleep(ctx, wait)
+		if ctx.Err() != nil {
+			return
+		}
+		sent := t.r.tune.now()
+		op, cancel := context.WithTimeout(ctx, every)
+		tag, err := t.r.pool.Exec(op, t.r.q.beat, t.name, t.r.cfg.Lease.Milliseconds())
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil: // the deadline ends it if this goes on
+			t.r.cfg.Logger.Warn("relay: heartbeat failed", "instance", t.name, "error", err)
+			wait = t.r.cfg.Lease / 20
+		case tag.RowsAffected() == 0:
+			t.end(errLeaseLost)
+			return
+		default:
+			t.extend(sent)
+			wait = every
+		}
+	}
+}
+
+// leave gives up all leases at once: a lease whose owner has no instance row is
+// free. It runs after every publisher has stopped.
+func (t *tenure) leave(ctx context.Context) {
+	op, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	if _, err := t.r.pool.Exec(op, t.r.q.leave, t.name); err != nil {
+		t.r.cfg.Logger.Warn("relay: leases not released, they expire by themselves", "instance", t.name, "error", err)
+	}
+}
+
+// register makes a pipeline known, before its first probe: from here on nothing
+// is truncated that it has not passed. It starts at the oldest retained event.
+func (e *engine) register(ctx context.Context) error {
+	return e.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, e.r.q.register, e.name)
+		if err != nil || tag.RowsAffected() == 0 {
+			return err // known already: its leases and positions came with it
+		}
+		if _, err := tx.Exec(ctx, e.r.q.registerLeases, e.name, shardCount); err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, e.r.q.registerStart, e.name, shardCount, start.s.text, fmt.Sprint(start.b))
+		return err
+	})
+}
+
+// acquire waits until the pipeline's leases are free and takes all of them.
+func (e *engine) acquire(ctx context.Context, t *tenure) (epochs map[int16]int64, err error) {
+	if err := e.register(ctx); err != nil {
+		return nil, fmt.Errorf("register pipeline: %w", err)
+	}
+	for {
+		var free bool
+		op, cancel := e.r.op(ctx)
+		// Read first: a standby writes nothing but its heartbeat.
+		err := e.r.pool.QueryRow(op, e.r.q.leasesFree, e.name, t.name).Scan(&free)
+		cancel()
+		if err != nil {
+			return nil, fmt.Errorf("look at leases: %w", err)
+		}
+		if free {
+			epochs, err := e.take(ctx, t)
+			if err != nil || len(epochs) == shardCount {
+				return epochs, err
+			}
+		}
+		e.stats.standBy()
+		sleep(ctx, e.r.tune.standby)
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// take raises the epochs of all leases, or of none. Expired instance rows are
+// deleted first: their locks make a late heartbeat wait and then find nothing.
+// Leases are locked, in shard order, before a new statement decides, because a
+// decision made while waiting for a lock would rest on an old snapshot.
+func (e *engine) take(ctx context.Context, t *tenure) (map[int16]int64, error) {
+	epochs := map[int16]int64{}
+	err := e.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, e.r.q.expire, t.name); err != nil {
+			return err
+		}
+		var all int
+		if err := tx.QueryRow(ctx, e.r.q.lockLeases, e.name).Scan(&all); err != nil {
+			return err
+		}
+		rows, err := tx.Query(ctx, e.r.q.take, e.name, t.name)
+		if err != nil {
+			return err
+		}
+		var shard int16
+		var epoch int64
+		if _, err := pgx.ForEachRow(rows, []any{&shard, &epoch}, func() error {
+			epochs[shard] = epoch
+			return nil
+		}); err != nil {
+			return err
+		}
+		if len(epochs) != all || all != shardCount {
+			clear(epochs)
+			return errPartly
+		}
+		return nil
+	})
+	if err == errPartly { //nolint:errorlint // our own, from the line above
+		return epochs, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("take leases: %w", err)
+	}
+	return epochs, nil
+}
+
+// errPartly rolls a takeover back that found some leases in other hands.
+var errPartly = fmt.Errorf("not all leases are free")
+
+// inTx runs f in a READ COMMITTED transaction, whatever the database's default:
+// what it does relies on each statement seeing what was committed before it.
+func (e *engine) inTx(ctx context.Context, f func(context.Context, pgx.Tx) error) error {
+	return inTx(ctx, e.r, f)
+}
+
+func inTx(ctx context.Context, r *Relay, f func(context.Context, pgx.Tx) error) error {
+	op, cancel := r.op(ctx)
+	defer cancel()
+	return pgx.BeginTxFunc(op, r.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error { return f(op, tx) })
+}

@@ -1,0 +1,185 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// page is a piece of the log on its way to the publisher: events of the shards,
+// in id order, between two positions.
+type page struct {
+	shards []int16
+	events []*item
+	from   position // with the batch begun
+	to     position // when all events are resolved
+	idle   bool     // the log had nothing more when this was read
+	behind int64    // ids between to and the end of the log
+}
+
+// after is the position when the first n events are resolved.
+func (p page) after(n int) position {
+	if n == len(p.events) {
+		return p.to
+	}
+	at := p.from
+	if n > 0 {
+		at.c = p.events[n-1].id
+	}
+	return at
+}
+
+// read keeps the publisher supplied until ctx ends. Its own positions run ahead of
+// the published ones by the pages that are under way.
+func (s *session) read(ctx context.Context, out chan<- page) {
+	groups := s.progress.groups()
+	pause := jitter(s.r.tune.retryMax)
+	wait := s.r.tune.pollMin
+	for ctx.Err() == nil {
+		n, err := s.round(ctx, groups, out)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case errors.Is(err, errIncarnation) || misuse(err):
+			s.end(err)
+			return
+		case err != nil: // what was read has been handed over; go on from there
+			s.stats.failed(err)
+			s.log.Warn("relay: reading failed", "error", err)
+			sleep(ctx, pause.NextBackOff())
+			continue
+		}
+		pause.Reset()
+		if n > 0 {
+			wait = s.r.tune.pollMin
+		} else {
+			wait = min(wait*2, s.r.tune.pollMax)
+		}
+		// A full page means that there is more: no pause.
+		if n < s.r.tune.pageRows {
+			sleep(ctx, wait)
+		}
+	}
+}
+
+// round gives each group its turn, with one probe for all that are between
+// batches. The probe began after the positions of the shards were loaded. Groups
+// that end up at equal positions become one.
+func (s *session) round(ctx context.Context, groups map[position][]int16, out chan<- page) (events int, err error) {
+	pr, err := s.probe(ctx)
+	if err != nil {
+		return 0, err
+	}
+	turns := make([]position, 0, len(groups))
+	for at := range groups {
+		turns = append(turns, at)
+	}
+	for _, at := range turns {
+		shards := groups[at]
+		to, n, err := s.turn(ctx, at, shards, pr, out)
+		events += n
+		if to != at {
+			delete(groups, at)
+			groups[to] = append(groups[to], shards...)
+		}
+		if err != nil {
+			return events, err
+		}
+	}
+	return events, nil
+}
+
+// turn reads up to turnPages pages of one group and returns how far it came, also
+// with an error.
+func (s *session) turn(ctx context.Context, at position, shards []int16, pr probe, out chan<- page) (position, int, error) {
+	if at.s2 == nil {
+		if pr.h <= at.h && len(at.pending(pr.s)) == 0 {
+			to := pr.position()
+			return s.hand(ctx, out, page{shards: shards, from: at, to: to, idle: true}, at)
+		}
+		at = at.begin(pr)
+	}
+	events := 0
+	for range s.r.tune.turnPages {
+		p, err := s.page(ctx, at, shards)
+		if err != nil {
+			return at, events, err
+		}
+		p.behind = max(pr.h-max(p.to.c, p.to.h), 0)
+		to, n, err := s.hand(ctx, out, p, at)
+		events += n
+		at = to
+		if err != nil || at.s2 == nil {
+			return at, events, err
+		}
+	}
+	return at, events, nil
+}
+
+// hand gives a page to the publisher. It returns where the reader is then.
+func (s *session) hand(ctx context.Context, out chan<- page, p page, at position) (position, int, error) {
+	select {
+	case out <- p:
+		return p.to, len(p.events), nil
+	case <-ctx.Done():
+		return at, 0, ctx.Err()
+	}
+}
+
+// page reads the next page of a batch. Late rows come first: they were written
+// before the new ones of the same key. One cursor serves both, because late ids
+// are at or below h and new ones above.
+func (s *session) page(ctx context.Context, at position, shards []int16) (page, error) {
+	if at.c < at.h {
+		if late := at.pending(at.s2); len(late) > 0 {
+			p, full, err := s.rows(ctx, s.r.q.late, formatXids(late), at.h, at, shards)
+			if err != nil || full || len(p.events) > 0 {
+				if !full {
+					p.to.c = at.h
+				}
+				return p, err
+			}
+		}
+		at.c = at.h
+	}
+	p, full, err := s.rows(ctx, s.r.q.fresh, at.s2.text, at.h2, at, shards)
+	if !full {
+		p.to = at.end()
+	}
+	return p, err
+}
+
+// rows runs one of the two page queries. A page is full, that is there may be
+// more, if it has reached its bound of rows or bytes.
+func (s *session) rows(ctx context.Context, query, seen string, bound int64, at position, shards []int16) (page, bool, error) {
+	p := page{shards: shards, from: at, to: at}
+	op, cancel := s.r.op(ctx)
+	defer cancel()
+	rows, err := s.r.pool.Query(op, query, seen, bound, at.c, shards, s.r.tune.pageRows, s.r.tune.pageBytes)
+	if err != nil {
+		return p, false, fmt.Errorf("read page: %w", err)
+	}
+	var total int64
+	p.events, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (*item, error) {
+		it := &item{}
+		var tok token
+		if err := it.scan(row, &total, &tok); err != nil {
+			return nil, err
+		}
+		// Rows read after a recovery are not where the position thinks they are.
+		if !same(tok, s.t.token) {
+			return nil, errIncarnation
+		}
+		return it, nil
+	})
+	if err != nil {
+		return p, false, fmt.Errorf("read page: %w", err)
+	}
+	full := len(p.events) >= s.r.tune.pageRows || total >= s.r.tune.pageBytes
+	if full {
+		p.to.c = p.events[len(p.events)-1].id
+	}
+	return p, full, nil
+}
