@@ -1,0 +1,3 @@
+// Package archtest holds the tests of who may import whom: see the table in
+// docs/architecture.md.
+package archtest
