@@ -136,6 +136,10 @@ func (c Config) client() *sarama.Config {
 
 	sc.Consumer.Offsets.Initial = sarama.OffsetOldest
 	sc.Consumer.IsolationLevel = sarama.ReadCommitted
+	// The subscriber tries for ever by itself; the client's long pauses would
+	// only delay it after a broker's restart.
+	sc.Consumer.Retry.Backoff = 500 * time.Millisecond
+	sc.Consumer.Group.Rebalance.Retry.Backoff = 500 * time.Millisecond
 	sc.Consumer.Group.Rebalance.GroupStrategies = []sarama.BalanceStrategy{sarama.NewBalanceStrategySticky()}
 
 	if c.Sarama != nil {
