@@ -86,13 +86,20 @@ func keyNames(n int) []string {
 	return keys
 }
 
+// noise returns bytes that no compression makes smaller.
+func noise(n int) []byte {
+	b := make([]byte, n)
+	_, _ = rand.Read(b) // never fails
+	return b
+}
+
 // poison makes m fail for good.
 func (h Harness) poison(m *brokers.Message) {
 	if h.Poison != nil {
 		h.Poison(m)
 		return
 	}
-	m.Payload = make([]byte, MaxBytes*3/2)
+	m.Payload = noise(MaxBytes*3/2)
 }
 
 // publish calls Publish once and checks what is true of every call: it returns,
