@@ -1,0 +1,125 @@
+package inbox
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"runtime/debug"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/outboxkit/outboxkit/brokers"
+	"github.com/outboxkit/outboxkit/event"
+)
+
+// Event is what a handler gets.
+type Event[T any] struct {
+	event.Envelope
+	Data      T              // decoded anew for every attempt; the zero value of a tombstone
+	Tombstone bool           // the message had no data
+	Origin    brokers.Origin // where it came from
+}
+
+// On registers the handler of a type. It runs in the transaction that holds the
+// event's claim: what it does through tx commits together with the claim if it
+// returns nil, and not at all if it returns an error. It must not commit or roll
+// back tx itself. Its context ends after Config.HandlerTimeout and carries the
+// event's envelope (event.WithCause), so that events it writes to an outbox name
+// their cause. It may run for several events at once, never for two of one key.
+//
+// A second handler for a name, a nil handler and a registration after Run are
+// mistakes that Run returns.
+func On[T any](in *Inbox, typ event.Type[T], handle func(ctx context.Context, tx pgx.Tx, e Event[T]) error) {
+	if handle == nil {
+		in.abort(fmt.Errorf("inbox: handler of %q is nil", typ.Name))
+		return
+	}
+	register(in, typ, false, func(ctx context.Context, tx *transaction, e Event[T]) error { return handle(ctx, tx.pgx, e) })
+}
+
+// OnSQL is [On] for handlers that work on a *sql.Tx, of the same pool. It costs
+// a few more round trips for each message.
+func OnSQL[T any](in *Inbox, typ event.Type[T], handle func(ctx context.Context, tx *sql.Tx, e Event[T]) error) {
+	if handle == nil {
+		in.abort(fmt.Errorf("inbox: handler of %q is nil", typ.Name))
+		return
+	}
+	register(in, typ, true, func(ctx context.Context, tx *transaction, e Event[T]) error { return handle(ctx, tx.sql, e) })
+}
+
+// handler is a registered handler whose data type has been forgotten.
+type handler struct {
+	overSQL bool
+	// bind decodes a message, outside any transaction, and returns what remains
+	// to be done inside.
+	bind func(ctx context.Context, wire event.WireFormat, d *brokers.Delivery) (call, error)
+}
+
+type call func(ctx context.Context, tx *transaction) error
+
+func register[T any](in *Inbox, typ event.Type[T], overSQL bool, handle func(context.Context, *transaction, Event[T]) error) {
+	bind := func(ctx context.Context, wire event.WireFormat, d *brokers.Delivery) (call, error) {
+		e := Event[T]{Envelope: envelope(&d.Message), Origin: d.Origin}
+		if d.Message.Payload == nil {
+			e.Tombstone = true
+		} else if err := decode(ctx, typ.Codec, wire, &d.Message, &e.Data); err != nil {
+			return nil, err
+		}
+		return func(ctx context.Context, tx *transaction) error { return handle(ctx, tx, e) }, nil
+	}
+	in.add(typ.Info(), handler{overSQL: overSQL, bind: bind})
+}
+
+func decode(ctx context.Context, codec event.Codec, wire event.WireFormat, m *brokers.Message, v any) error {
+	var writer event.Schema
+	data := m.Payload
+	if wire != nil {
+		var err error
+		if writer, data, err = wire.Open(ctx, m.Topic, data); err != nil {
+			return fmt.Errorf("open the wire format: %w", err)
+		}
+	}
+	if err := codec.Decode(data, writer, v); err != nil {
+		return fmt.Errorf("decode: %w", err)
+	}
+	return nil
+}
+
+func envelope(m *brokers.Message) event.Envelope {
+	return event.Envelope{
+		ID: m.ID, Source: m.Source, Type: m.Type, Topic: m.Topic, Key: m.Key, Time: m.Time, ContentType: m.ContentType,
+		CorrelationID: m.CorrelationID, CausationID: m.CausationID, Headers: m.Headers,
+	}
+}
+
+// guard runs f and turns a panic into an error.
+func guard(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return f()
+}
+
+// Permanent marks a handler's error as one that another attempt cannot mend: the
+// event becomes a dead letter at once. Errors of the handler's own that have a
+// method Permanent() bool are asked likewise, wrapped or not.
+func Permanent(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &permanentError{err}
+}
+
+type permanentError struct{ err error }
+
+func (e *permanentError) Error() string   { return e.err.Error() }
+func (e *permanentError) Unwrap() error   { return e.err }
+func (e *permanentError) Permanent() bool { return true }
+
+func isPermanent(err error) bool {
+	var p interface{ Permanent() bool }
+	return errors.As(err, &p) && p.Permanent()
+}

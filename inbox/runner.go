@@ -1,0 +1,168 @@
+package inbox
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/outboxkit/outboxkit/brokers"
+	"github.com/outboxkit/outboxkit/dedup"
+)
+
+// task is one message in flight. It belongs to the worker that has its lane.
+type task struct {
+	ctx  context.Context //nolint:containedctx // the delivery's: ends when it is no longer ours
+	d    *brokers.Delivery
+	key  dedup.Key
+	hash int64 // of topic and key; see keyHash
+	size int64
+
+	attempts  int                         // handler runs that failed
+	uncertain bool                        // a commit whose answer was lost
+	lost      int                         // connections lost while the handler ran
+	retry     *backoff.ExponentialBackOff // pauses that are this message's own
+	outage    *backoff.ExponentialBackOff // pauses while the database is away
+	dead      *death                      // nil while it may be handled
+	moving    bool                        // its row is written; a copy is to be published
+}
+
+// runner is one Run.
+type runner struct {
+	*lanes
+	cfg      Config
+	stats    *counters
+	log      *slog.Logger
+	handlers map[string]handler // not written to any more
+	abort    func(error)
+	ctx      context.Context //nolint:containedctx // Run's: when it ends, nothing new begins
+
+	pool  *pgxpool.Pool
+	db    *sql.DB // the same pool, for OnSQL
+	store *dedup.Postgres
+	sql   statements
+
+	away    atomic.Bool // the database is away, and that was logged
+	unknown sync.Map    // names of unknown types that were logged
+}
+
+func newRunner(ctx context.Context, in *Inbox) *runner {
+	return &runner{
+		lanes: newLanes(in.cfg.MaxInFlight, in.cfg.MaxInFlightBytes),
+		cfg:   in.cfg, stats: &in.stats, log: in.cfg.Logger.With("consumer", in.cfg.Consumer),
+		handlers: in.handlers, abort: in.abort, ctx: ctx,
+		pool: in.pool, db: stdlib.OpenDBFromPool(in.pool), sql: newStatements(in.cfg.Schema),
+	}
+}
+
+func (r *runner) run() error {
+	defer r.db.Close() //nolint:errcheck // closes nothing: connections are the pool's
+	if err := r.register(); err != nil || r.store == nil {
+		return err
+	}
+	var workers sync.WaitGroup
+	for range r.cfg.Concurrency {
+		workers.Go(r.work)
+	}
+	err := r.cfg.From.Subscribe(r.ctx, r.take)
+	if err != nil {
+		err = fmt.Errorf("inbox: subscribe: %w", err)
+	}
+	r.abort(err) // the subscriber has ended, whether or not ctx has
+	r.inFlight.Wait()
+	r.timers.Wait()
+	close(r.ready)
+	workers.Wait()
+	return nil
+}
+
+// register waits for a database that is away; a schema that is missing or
+// forbidden is an error. r.store stays nil if ctx ended first.
+func (r *runner) register() error {
+	pauses := r.backoff(maxOutagePause)
+	cfg := dedup.Config{
+		Consumer: r.cfg.Consumer, Schema: r.cfg.Schema,
+		WindowDays: r.cfg.WindowDays, TrustedSources: r.cfg.TrustedSources,
+	}
+	for r.ctx.Err() == nil {
+		store, err := dedup.NewPostgres(r.ctx, r.pool, cfg)
+		if err == nil {
+			r.store = store
+			r.back()
+			return nil
+		}
+		var pgErr *pgconn.PgError
+		if errors.As(err, &pgErr) && !outageCode(pgErr.Code) {
+			return fmt.Errorf("inbox: %w", err)
+		}
+		if r.ctx.Err() == nil {
+			r.gone(err)
+		}
+		pause(pauses.NextBackOff(), r.ctx, r.ctx)
+	}
+	return nil
+}
+
+// take implements brokers.Handle.
+func (r *runner) take(ctx context.Context, d *brokers.Delivery) {
+	t := &task{
+		ctx: ctx, d: d, key: identity(d), hash: keyHash(&d.Message), size: size(&d.Message),
+		retry: r.backoff(r.cfg.RetryMax), outage: r.backoff(maxOutagePause),
+	}
+	if !r.room.take(t.size, ctx, r.ctx) {
+		r.release(t)
+		return
+	}
+	r.add(t) // also when ctx has ended since: the worker gives it back
+}
+
+// work is one worker: it takes the head of a lane, brings it one step on, and
+// lets go of the lane.
+func (r *runner) work() {
+	for ln := range r.ready {
+		t := r.head(ln)
+		switch s := r.step(t); s.what {
+		case settled:
+			r.done(ln)
+		case again:
+			r.later(ln, s.wait, r.ctx)
+		}
+	}
+}
+
+func (r *runner) release(t *task) {
+	r.stats.released.Add(1)
+	t.d.Release()
+}
+
+// maxOutagePause bounds the pauses while the database is away: every worker
+// looks by itself, and none should sleep long once it is back.
+const maxOutagePause = 5 * time.Second
+
+func (r *runner) backoff(longest time.Duration) *backoff.ExponentialBackOff {
+	return &backoff.ExponentialBackOff{
+		InitialInterval: r.cfg.RetryBase, MaxInterval: longest, Multiplier: 2, RandomizationFactor: 0.5,
+	}
+}
+
+// gone and back log an outage once.
+func (r *runner) gone(err error) {
+	if r.away.CompareAndSwap(false, true) {
+		r.log.Warn("inbox: the database does not answer; consumption pauses", "error", err)
+	}
+}
+
+func (r *runner) back() {
+	if r.away.Load() && r.away.CompareAndSwap(true, false) {
+		r.log.Info("inbox: the database answers; consumption goes on")
+	}
+}

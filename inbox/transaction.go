@@ -1,0 +1,181 @@
+package inbox
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/outboxkit/outboxkit/dedup"
+	"github.com/outboxkit/outboxkit/internal/sqltx"
+)
+
+// frozenGrace is added to the handler's timeout: past both, the database ends
+// the transaction of a process that has stopped talking to it.
+const frozenGrace = 5 * time.Second
+
+// transaction is the one transaction of an attempt, in either of two forms.
+type transaction struct {
+	sqltx.Tx
+	pgx      *heldTx // nil for OnSQL
+	sql      *sql.Tx // nil for On
+	conn     *pgx.Conn
+	finish   func(ctx context.Context, commit bool) error
+	finished bool
+}
+
+// opened is what beginning a transaction found out.
+type opened struct {
+	claim   dedup.Result
+	blocked bool // there is an unresolved dead letter of this key
+}
+
+// begin begins a transaction, claims t in it and looks whether its key is
+// blocked. A claim waits for another transaction that holds the same; that ends,
+// at the latest when the database ends it for idleness, and so does the wait.
+func (r *runner) begin(t *task, overSQL bool) (*transaction, opened, error) {
+	ctx, cancel := context.WithTimeout(t.ctx, r.cfg.HandlerTimeout+2*frozenGrace)
+	defer cancel()
+	begin := r.beginPgx
+	if overSQL {
+		begin = r.beginSQL
+	}
+	tx, o, err := begin(ctx, t)
+	if err != nil {
+		return nil, o, fmt.Errorf("begin and claim: %w", err)
+	}
+	return tx, o, nil
+}
+
+// beginPgx does it all in one round trip.
+func (r *runner) beginPgx(ctx context.Context, t *task) (*transaction, opened, error) {
+	var o opened
+	b := &pgx.Batch{}
+	b.BeginTx(pgx.TxOptions{IsoLevel: pgx.ReadCommitted})
+	query, args := r.prelude(t)
+	b.Queue(query, args...).QueryRow(func(row pgx.Row) error { return row.Scan(nil, &o.blocked) })
+	r.store.Queue(b, t.key, &o.claim)
+	results := r.pool.SendBatch(ctx, b)
+	err := results.Close()
+	tx := results.Tx()
+	finish := func(ctx context.Context, commit bool) error {
+		if commit {
+			return tx.Commit(ctx)
+		}
+		return tx.Rollback(ctx)
+	}
+	if err != nil {
+		_ = withGrace(frozenGrace, func(ctx context.Context) error { return finish(ctx, false) })
+		return nil, o, err
+	}
+	return &transaction{Tx: sqltx.Pgx(tx), pgx: &heldTx{Tx: tx}, conn: tx.Conn(), finish: finish}, o, nil
+}
+
+// beginSQL does the same through database/sql.
+func (r *runner) beginSQL(ctx context.Context, t *task) (_ *transaction, o opened, err error) {
+	conn, err := r.db.Conn(ctx)
+	if err != nil {
+		return nil, o, err
+	}
+	x := &transaction{}
+	// database/sql rolls back when the context of the beginning ends: that must
+	// not be ctx, which ends with begin.
+	txCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer context.AfterFunc(ctx, cancel)()
+	x.finish = func(_ context.Context, commit bool) error {
+		defer conn.Close() //nolint:errcheck // gives it back to the pool
+		defer cancel()
+		switch {
+		case x.sql == nil:
+			return nil
+		case commit:
+			return x.sql.Commit()
+		default:
+			return x.sql.Rollback()
+		}
+	}
+	defer func() {
+		if err != nil {
+			x.close()
+		}
+	}()
+	err = conn.Raw(func(driver any) error {
+		x.conn = driver.(*stdlib.Conn).Conn()
+		return nil
+	})
+	if err != nil {
+		return nil, o, err
+	}
+	if x.sql, err = conn.BeginTx(txCtx, &sql.TxOptions{Isolation: sql.LevelReadCommitted}); err != nil {
+		return nil, o, err
+	}
+	x.Tx = sqltx.SQL(x.sql)
+	query, args := r.prelude(t)
+	var timeout string
+	if err = x.QueryRow(ctx, query, args...).Scan(&timeout, &o.blocked); err != nil {
+		return nil, o, err
+	}
+	claims, err := r.store.ClaimSQL(ctx, x.sql, t.key)
+	if err != nil {
+		return nil, o, err
+	}
+	o.claim = claims[0]
+	return x, o, nil
+}
+
+// prelude is the statement before the claim.
+func (r *runner) prelude(t *task) (string, []any) {
+	timeout := strconv.FormatInt((r.cfg.HandlerTimeout + frozenGrace).Milliseconds(), 10)
+	if !r.blocks(t) {
+		return r.sql.prelude, []any{timeout}
+	}
+	m := &t.d.Message
+	return r.sql.preludeBlocked, []any{timeout, r.store.ConsumerID(), t.hash, storable(m.Topic), storable(m.Key)}
+}
+
+// blocks reports whether t waits behind dead letters of its key.
+func (r *runner) blocks(t *task) bool { return *r.cfg.BlockKey && t.d.Message.Key != "" }
+
+// commit has a time of its own: it must not be cut off because the message's
+// context ends.
+func (x *transaction) commit(limit time.Duration) error {
+	x.finished = true
+	return withGrace(limit, func(ctx context.Context) error { return x.finish(ctx, true) })
+}
+
+// close rolls back what has not been committed.
+func (x *transaction) close() {
+	if x.finished {
+		return
+	}
+	x.finished = true
+	_ = withGrace(frozenGrace, func(ctx context.Context) error { return x.finish(ctx, false) })
+}
+
+// ended reports whether the handler tried to end the transaction itself.
+func (x *transaction) ended() bool { return x.pgx != nil && x.pgx.ended }
+
+// heldTx is what a handler gets: it cannot end the transaction, and that it
+// tried is remembered, because it may count on what it thinks has been done.
+type heldTx struct {
+	pgx.Tx
+	ended bool
+}
+
+func (t *heldTx) Commit(context.Context) error   { return t.end() }
+func (t *heldTx) Rollback(context.Context) error { return t.end() }
+
+func (t *heldTx) end() error {
+	t.ended = true
+	return errHandlerEnded
+}
+
+func withGrace(limit time.Duration, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	return f(ctx)
+}
