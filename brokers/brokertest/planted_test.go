@@ -80,6 +80,13 @@ func TestSuiteFindsPlantedBugs(t *testing.T) {
 	})
 }
 
+// TestForgottenField: what is not declared absent must be there.
+func TestForgottenField(t *testing.T) {
+	out, err := runPlanted(t, "forgotten field", "serving")
+	require.Error(t, err, out)
+	require.Contains(t, out, `Harness.Unroutable is nil: set it, or give the reason in Harness.Without["Unroutable"]`)
+}
+
 func runPlanted(t *testing.T, name, subtest string) (string, error) {
 	t.Helper()
 	run := "^TestPlanted$/^" + strings.ReplaceAll(subtest, "/", "$/^") + "$"
@@ -109,6 +116,9 @@ func TestPlanted(t *testing.T) {
 		h.NewSubscriber = func(_ *testing.T, topic brokertest.Topic) brokers.Subscriber {
 			return &brokenSubscriber{Subscriber: m.Subscriber(topic.Group, topic.Name), m: m, plant: p}
 		}
+	}
+	if name == "forgotten field" {
+		h.Unroutable = nil
 	}
 	brokertest.Exercise(t, h)
 }

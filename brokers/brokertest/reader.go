@@ -185,7 +185,7 @@ func (r *reader) handle(ctx context.Context, d *brokers.Delivery, settle brokers
 	default:
 	}
 	if d.Origin.Broker != r.h.Broker {
-		r.fault(fmt.Errorf("Origin.Broker is %q, want %q", d.Origin.Broker, r.h.Broker))
+		r.fault(fmt.Errorf("a delivery's Origin.Broker is %q, want %q", d.Origin.Broker, r.h.Broker))
 	}
 	r.add(d)
 	if settle != nil {
