@@ -96,9 +96,9 @@ func checkNeighbours(t *testing.T, h Harness) {
 		m := message(topic, fmt.Sprintf("key-%d", n), n)
 		switch {
 		case n%100 == 50:
-			m.Payload = noise(MaxBytes*3/2)
+			m.Payload = noise(MaxBytes * 3 / 2)
 		case n%10 == 0:
-			m.Payload = noise(MaxBytes*3/4)
+			m.Payload = noise(MaxBytes * 3 / 4)
 		}
 		if n%3 == 0 {
 			m.Key = "" // without order

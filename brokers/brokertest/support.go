@@ -99,7 +99,7 @@ func (h Harness) poison(m *brokers.Message) {
 		h.Poison(m)
 		return
 	}
-	m.Payload = noise(MaxBytes*3/2)
+	m.Payload = noise(MaxBytes * 3 / 2)
 }
 
 // publish calls Publish once and checks what is true of every call: it returns,
