@@ -27,16 +27,18 @@ type Codec struct {
 	// defaults, so that two versions of a record would share one.
 	api hamba.API
 
-	silent fit      // what hamba would get wrong without an error
-	full   fit      // everything, to explain an error
-	bound  sync.Map // boundKey → *event.FieldError, nil if the type is fine
+	silent fit // what hamba would get wrong without an error
+	full   fit // everything, to explain an error
 
-	writers writerCache
+	encodable sync.Map // reflect.Type → *encodable
+	decodable sync.Map // reflect.Type → *event.FieldError, nil if the type is fine
+	writers   writerCache
 }
 
-type boundKey struct {
-	t        reflect.Type
-	decoding bool
+// encodable is what is known about a Go type that is encoded.
+type encodable struct {
+	err  *event.FieldError // why it cannot be
+	plan *plan             // what to look at in each value
 }
 
 // Parse returns the codec of a schema document. Its text is kept as it is but
@@ -99,12 +101,9 @@ func (c *Codec) Encode(v any) ([]byte, error) {
 	}
 	rv := reflect.ValueOf(v)
 	if rv.IsValid() {
-		if err := c.bind(rv.Type(), false); err != nil {
+		if err := c.inspect(rv); err != nil {
 			return nil, named(err)
 		}
-	}
-	if err := c.silent.check(c.root, rv, 0); err != nil {
-		return nil, named(err)
 	}
 	data, err := c.marshal(v)
 	if err != nil {
@@ -157,7 +156,7 @@ func (c *Codec) Decode(data []byte, writer event.Schema, v any) error {
 	if t == nil || t.Kind() != reflect.Pointer || reflect.ValueOf(v).IsNil() {
 		return fmt.Errorf("avro: cannot decode into %T: a non-nil pointer is needed", v)
 	}
-	if err := c.bind(t.Elem(), true); err != nil {
+	if err := c.bindDecode(t.Elem()); err != nil {
 		return named(err)
 	}
 	data, err := c.rewrite(data, writer)
@@ -219,14 +218,28 @@ func (c *Codec) unmarshal(data []byte, v any) (err error) {
 	return c.api.Unmarshal(c.hamba, data, v)
 }
 
-func (c *Codec) bind(t reflect.Type, decoding bool) *event.FieldError {
-	key := boundKey{t, decoding}
-	if err, ok := c.bound.Load(key); ok {
-		return copyOf(err.(*event.FieldError))
+// inspect finds what hamba would encode wrongly.
+func (c *Codec) inspect(v reflect.Value) *event.FieldError {
+	t := v.Type()
+	known, ok := c.encodable.Load(t)
+	if !ok {
+		known = &encodable{err: bind(c.root, t, false), plan: c.silent.plan(c.root, t)}
+		c.encodable.Store(t, known)
 	}
-	err := bind(c.root, t, decoding)
-	c.bound.Store(key, err)
-	return copyOf(err)
+	e := known.(*encodable) //nolint:forcetypeassert // the map holds nothing else
+	if e.err != nil || e.plan.check == nil {
+		return copyOf(e.err)
+	}
+	return e.plan.check(v, 0)
+}
+
+func (c *Codec) bindDecode(t reflect.Type) *event.FieldError {
+	known, ok := c.decodable.Load(t)
+	if !ok {
+		known = bind(c.root, t, true)
+		c.decodable.Store(t, known)
+	}
+	return copyOf(known.(*event.FieldError)) //nolint:forcetypeassert // the map holds nothing else
 }
 
 // copyOf: callers complete the error they get.

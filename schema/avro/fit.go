@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/big"
 	"reflect"
+	"strconv"
 	"sync"
 
 	"github.com/outboxkit/outboxkit/event"
@@ -129,14 +130,14 @@ func (b *fitBuilder) checker(n *node, t reflect.Type) func(reflect.Value, int) *
 
 // intChecker: hamba cuts a Go int, or a time of day, down to 32 bits.
 func intChecker(n *node) func(reflect.Value, int) *event.FieldError {
-	unit := int64(1)
+	lowest, highest := int64(math.MinInt32), int64(math.MaxInt32)
 	if n.logical == "time-millis" {
-		unit = 1e6
+		lowest, highest = lowest*1e6, highest*1e6
 	}
 	return func(v reflect.Value, _ int) *event.FieldError {
-		if i := v.Int() / unit; i > math.MaxInt32 || i < math.MinInt32 {
+		if i := v.Int(); i > highest || i < lowest {
 			return &event.FieldError{
-				Value: fmt.Sprint(v.Int()), Problem: "is out of range for " + n.describe(),
+				Value: strconv.FormatInt(i, 10), Problem: "is out of range for " + n.describe(),
 				Hint: "an Avro int has 32 bits; use long for more",
 			}
 		}
@@ -152,19 +153,31 @@ func decimalChecker(n *node, full bool) func(reflect.Value, int) *event.FieldErr
 		if r == nil {
 			return misfit(n, "is a nil pointer")
 		}
-		num := new(big.Int).Mul(r.Num(), scale)
-		num, rest := num.QuoRem(num, r.Denom(), new(big.Int))
-		if rest.Sign() != 0 {
+		// Num and Denom have no common factor: the quotient is whole if Denom divides
+		// the scale.
+		if !divides(r.Denom(), scale) {
 			return &event.FieldError{
 				Value: r.RatString(), Problem: fmt.Sprintf("has more than %d decimal places", n.scale),
 				Hint: "round it, or give the schema a larger scale",
 			}
 		}
-		if digits := len(num.Abs(num).String()); full && digits > n.precision {
+		if !full {
+			return nil
+		}
+		num := new(big.Int).Mul(r.Num(), scale)
+		num.Quo(num.Abs(num), r.Denom())
+		if digits := len(num.String()); digits > n.precision {
 			return misfit(n, fmt.Sprintf("has %d digits; the precision is %d", digits, n.precision))
 		}
 		return nil
 	}
+}
+
+func divides(d, n *big.Int) bool {
+	if d.IsUint64() && n.IsUint64() {
+		return n.Uint64()%d.Uint64() == 0
+	}
+	return new(big.Int).Rem(n, d).Sign() == 0
 }
 
 func (b *fitBuilder) pointer(n *node, t reflect.Type, refuseNil bool) func(reflect.Value, int) *event.FieldError {
@@ -267,7 +280,7 @@ func (b *fitBuilder) structure(n *node, t reflect.Type) func(reflect.Value, int)
 			return &event.FieldError{Problem: fmt.Sprintf("is nested deeper than %d levels", maxDepth), Hint: "look for a cycle"}
 		}
 		for i := range plans {
-			fv, err := v.FieldByIndexErr(plans[i].index)
+			fv, err := fieldAt(v, plans[i].index)
 			if err != nil { // an embedded nil pointer: hamba refuses it
 				return inside(plans[i].name, misfit(n, "is in an embedded struct that is nil"))
 			}
@@ -277,6 +290,14 @@ func (b *fitBuilder) structure(n *node, t reflect.Type) func(reflect.Value, int)
 		}
 		return nil
 	}
+}
+
+// fieldAt is FieldByIndexErr with a short cut for what is not embedded.
+func fieldAt(v reflect.Value, index []int) (reflect.Value, error) {
+	if len(index) == 1 {
+		return v.Field(index[0]), nil
+	}
+	return v.FieldByIndexErr(index)
 }
 
 func mapRecordChecker(n *node, f *fit) func(reflect.Value, int) *event.FieldError {

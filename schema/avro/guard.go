@@ -62,6 +62,9 @@ func (g *guard) walk(n *node) error {
 	case kBoolean:
 		return g.boolean()
 	case kInt:
+		if _, ok := g.short(); ok {
+			return nil
+		}
 		_, err := g.int()
 		return err
 	case kLong:
@@ -100,8 +103,8 @@ func (g *guard) walkNested(n *node) error {
 			err = g.walk(n.branches[i])
 		}
 	case kRecord:
-		for i := range n.fields {
-			if err = g.walk(n.fields[i].typ); err != nil {
+		for i, typ := range n.branches {
+			if err = g.walk(typ); err != nil {
 				err = within(n.fields[i].name, err)
 				break
 			}
@@ -190,6 +193,18 @@ func (g *guard) boolean() error {
 	return nil
 }
 
+// short reads a varint of one byte, by far the commonest, or returns false and
+// reads nothing.
+func (g *guard) short() (byte, bool) {
+	if g.pos < len(g.data) {
+		if b := g.data[g.pos]; b < 0x80 {
+			g.pos++
+			return b, true
+		}
+	}
+	return 0, false
+}
+
 // varint reads a number of at most size bytes, the last of which is at most last.
 func (g *guard) varint(size int, last byte) (uint64, error) {
 	var v uint64
@@ -211,6 +226,9 @@ func (g *guard) varint(size int, last byte) (uint64, error) {
 }
 
 func (g *guard) long() (int64, error) {
+	if b, ok := g.short(); ok {
+		return int64(b>>1) ^ -int64(b&1), nil
+	}
 	v, err := g.varint(10, 0x01)
 	return int64(v>>1) ^ -int64(v&1), err //nolint:gosec // zigzag
 }
@@ -223,6 +241,12 @@ func (g *guard) int() (int32, error) {
 // index reads an enum or union index below n.
 func (g *guard) index(what string, n int) (int, error) {
 	start := g.pos
+	if b, ok := g.short(); ok {
+		if i := int(b >> 1); b&1 == 0 && i < n {
+			return i, nil
+		}
+		g.pos = start
+	}
 	i, err := g.int()
 	if err != nil {
 		return 0, err
@@ -251,11 +275,22 @@ func (g *guard) bytes() ([]byte, error) {
 }
 
 func (g *guard) str() error {
+	if p := g.pos; p < len(g.data) { // a short string, in one go
+		b := g.data[p]
+		end := p + 1 + int(b>>1)
+		if b < 0x80 && b&1 == 0 && end <= len(g.data) && utf8.Valid(g.data[p+1:end]) {
+			g.pos = end
+			return nil
+		}
+	}
 	start := g.pos
 	b, err := g.bytes()
-	if err == nil && !utf8.Valid(b) {
-		g.pos = start
-		err = g.fail(errUTF8)
+	if err != nil {
+		return err
 	}
-	return err
+	if !utf8.Valid(b) {
+		g.pos = start
+		return g.fail(errUTF8)
+	}
+	return nil
 }

@@ -128,14 +128,8 @@ func (n *node) children() []*node {
 	switch n.kind {
 	case kArray, kMap:
 		return []*node{n.item}
-	case kUnion:
+	case kUnion, kRecord:
 		return n.branches
-	case kRecord:
-		c := make([]*node, len(n.fields))
-		for i, f := range n.fields {
-			c[i] = f.typ
-		}
-		return c
 	default:
 		return nil
 	}

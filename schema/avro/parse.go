@@ -164,6 +164,7 @@ func (p *parser) record(typ string, d map[string]any, namespace string, depth in
 		}
 		seen[f.name] = true
 		n.fields = append(n.fields, f)
+		n.branches = append(n.branches, f.typ)
 	}
 	return n, nil
 }
