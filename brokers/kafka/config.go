@@ -140,6 +140,7 @@ func (c Config) client() *sarama.Config {
 	// only delay it after a broker's restart.
 	sc.Consumer.Retry.Backoff = 500 * time.Millisecond
 	sc.Consumer.Group.Rebalance.Retry.Backoff = 500 * time.Millisecond
+	sc.Consumer.MaxWaitTime = 250 * time.Millisecond // a partition is let go when its last fetch returns
 	sc.Consumer.Group.Rebalance.GroupStrategies = []sarama.BalanceStrategy{sarama.NewBalanceStrategySticky()}
 
 	if c.Sarama != nil {
