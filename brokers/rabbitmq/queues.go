@@ -1,8 +1,9 @@
 package rabbitmq
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
-	"hash/fnv"
 	"strconv"
 	"strings"
 
@@ -10,16 +11,15 @@ import (
 )
 
 // QueueName returns the queue, <topic>.<i>, that holds a key when a topic is
-// spread over n queues: i is the 64-bit FNV-1a hash of the key's bytes modulo n.
-// It is stable across versions and easy to repeat in other languages. With n of
+// spread over n queues: i is the first 8 bytes of the key's SHA-256, big endian,
+// modulo n. It never changes and is easy to repeat in other languages. With n of
 // 0 it is the topic itself.
 func QueueName(topic, key string, n int) string {
 	if n <= 0 {
 		return topic
 	}
-	h := fnv.New64a()
-	_, _ = h.Write([]byte(key)) // a hash never fails
-	return topic + "." + strconv.FormatUint(h.Sum64()%uint64(n), 10)
+	sum := sha256.Sum256([]byte(key))
+	return topic + "." + strconv.FormatUint(binary.BigEndian.Uint64(sum[:8])%uint64(n), 10)
 }
 
 // QueueNames returns all queues of a topic that is spread over n queues, for

@@ -38,7 +38,7 @@ type session struct {
 	dead   chan struct{} // closed when all is resolved
 	done   chan struct{} // closed when the connection is gone too
 
-	fenceMu  sync.Mutex
+	sending  sync.Mutex // one user of ch at a time: the client mixes up their frames
 	awaiting sync.WaitGroup
 
 	mu       sync.Mutex
@@ -135,7 +135,9 @@ func (s *session) publish(it *item, msg amqp.Publishing) error {
 	s.awaiting.Add(1)
 	s.mu.Unlock()
 
+	s.sending.Lock()
 	conf, err := s.ch.PublishWithDeferredConfirm(it.dest.exchange, it.dest.routingKey, true, false, msg)
+	s.sending.Unlock()
 	if err != nil {
 		s.awaiting.Done()
 		return nil //nolint:nilerr // the channel is over: watch resolves it with the rest
@@ -227,10 +229,11 @@ func (s *session) abandon(items []*item, err error) {
 // fence makes sure that nothing of what was sent is still on its way: the broker
 // has read it all, or the connection is dropped because of cause.
 func (s *session) fence(cause error) bool {
-	s.fenceMu.Lock()
-	defer s.fenceMu.Unlock()
-	// Any request does: a channel is served in order.
-	err := s.link.call(fenceTimeout, func() error { return s.ch.Qos(0, 0, false) })
+	err := s.link.call(fenceTimeout, func() error {
+		s.sending.Lock() // given free when the connection is dropped
+		defer s.sending.Unlock()
+		return s.ch.Qos(0, 0, false) // any request does: a channel is served in order
+	})
 	if err != nil {
 		s.abort(cause)
 	}

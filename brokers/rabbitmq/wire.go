@@ -241,10 +241,14 @@ func jsonValue(value any) any {
 
 // decimal writes Value / 10^Scale out.
 func decimal(d amqp.Decimal) string {
-	digits := fmt.Sprintf("%0*d", int(d.Scale)+1, d.Value)
-	if d.Scale == 0 {
-		return digits
+	sign, value := "", int64(d.Value)
+	if value < 0 {
+		sign, value = "-", -value
 	}
+	digits := fmt.Sprintf("%0*d", int(d.Scale)+1, value)
 	point := len(digits) - int(d.Scale)
-	return digits[:point] + "." + digits[point:]
+	if d.Scale == 0 {
+		return sign + digits
+	}
+	return sign + digits[:point] + "." + digits[point:]
 }
