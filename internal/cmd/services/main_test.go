@@ -75,8 +75,17 @@ func TestSignalsStopEverything(t *testing.T) {
 			}, time.Minute, 10*time.Millisecond)
 
 			require.NoError(t, cmd.Process.Signal(sig))
-			_, err = io.ReadAll(output) // ends when the command and its "sleep" are gone
-			require.NoError(t, err)
+			gone := make(chan error, 1) // output ends when the command and its "sleep" are gone
+			go func() {
+				_, err := io.ReadAll(output)
+				gone <- err
+			}()
+			select {
+			case err := <-gone:
+				require.NoError(t, err)
+			case <-time.After(30 * time.Second):
+				t.Fatal("the command is still running")
+			}
 			require.Error(t, cmd.Wait())
 			requireNoServer(t, string(url))
 		})
