@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/spf13/cobra"
+
+	"github.com/outboxkit/outboxkit/brokers"
+	"github.com/outboxkit/outboxkit/brokers/kafka"
+	"github.com/outboxkit/outboxkit/brokers/rabbitmq"
+	"github.com/outboxkit/outboxkit/event"
+	"github.com/outboxkit/outboxkit/relay"
+	"github.com/outboxkit/outboxkit/schema/avro"
+	"github.com/outboxkit/outboxkit/schema/registry"
+)
+
+func newRun() *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use:   "run --config relay.yaml",
+		Short: "Publish events until SIGTERM",
+		Long: `Publish events until SIGTERM or SIGINT. The relay then stops reading, waits for
+what is in flight (at most drain_timeout, 20 s unless configured), stores its
+position, gives up its leases and exits with 0. A second signal ends it at once:
+nothing is lost by that, but the next relay waits for the lease to expire and may
+publish the last events again.
+
+A second relay on the same database stands by until the first one is gone.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := loadConfig(path)
+			if err != nil {
+				return err
+			}
+			return run(cmd.Context(), c)
+		},
+	}
+	cmd.Flags().StringVarP(&path, "config", "c", "relay.yaml", "configuration `file`, explained in docs/relay.yaml")
+	return cmd
+}
+
+func run(ctx context.Context, c config) (err error) {
+	log := c.Log.logger()
+	pool, err := openPool(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	cfg := relay.Config{
+		Schema: c.Database.Schema, Instance: c.Instance, Logger: log,
+		Lease: c.Lease.value(), Retention: c.Retention.value(), DrainTimeout: c.DrainTimeout.value(),
+	}
+	for _, p := range c.Pipelines {
+		to, err := p.publisher(log)
+		if err != nil {
+			return fmt.Errorf("pipeline %s: %w", p.Name, err)
+		}
+		defer func() { err = errors.Join(err, to.Close()) }()
+		wire, err := p.Wire.format()
+		if err != nil {
+			return fmt.Errorf("pipeline %s: %w", p.Name, err)
+		}
+		cfg.Pipelines = append(cfg.Pipelines, relay.Pipeline{Name: p.Name, To: to, Wire: wire})
+	}
+	r, err := relay.New(pool, cfg)
+	if err != nil {
+		return err
+	}
+	log.Info("relay: started", "pid", os.Getpid(), "pipelines", len(c.Pipelines))
+	if err := r.Run(ctx); err != nil {
+		return err
+	}
+	log.Info("relay: drained and stopped")
+	return nil
+}
+
+func openPool(ctx context.Context, c config) (*pgxpool.Pool, error) {
+	pc, err := pgxpool.ParseConfig(c.Database.URL)
+	if err != nil {
+		return nil, errors.New("database.url is not a Postgres URL") // its own error may repeat the password
+	}
+	pc.MaxConns = max(pc.MaxConns, int32(len(c.Pipelines))+2) //nolint:gosec // a handful
+	return pgxpool.NewWithConfig(ctx, pc)
+}
+
+func (p pipelineConfig) publisher(log *slog.Logger) (brokers.Publisher, error) {
+	if k := p.Kafka; k != nil {
+		cfg := kafka.Config{Brokers: k.Brokers, Username: k.Username, Password: k.Password, Logger: log}
+		if k.TLS {
+			cfg.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+		}
+		if err := cfg.Validate(); err != nil {
+			return nil, err
+		}
+		return kafka.NewPublisher(cfg), nil
+	}
+	q := p.RabbitMQ
+	return rabbitmq.NewPublisher(rabbitmq.PublisherConfig{
+		URL: q.URL, Exchange: q.Exchange, Queues: q.Queues, Declare: q.Declare, Logger: log,
+	})
+}
+
+// format returns nil, bare bytes, by default.
+func (w wireConfig) format() (event.WireFormat, error) {
+	switch w.Format {
+	case wireSingleObject:
+		return avro.SingleObject(), nil
+	case wireConfluent:
+		client, err := registry.New(registry.Config{
+			URL: w.Registry.URL, Register: w.Registry.Register,
+			Username: w.Registry.Username, Password: w.Registry.Password,
+		})
+		if err != nil {
+			return nil, err
+		}
+		return registry.Confluent(client), nil
+	default:
+		return nil, nil
+	}
+}
