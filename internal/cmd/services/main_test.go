@@ -97,5 +97,5 @@ func TestWithoutPackagesTheMessageSaysWhatToInstall(t *testing.T) {
 	cmd.Env = []string{"SERVICES_TEST_MAIN=1", "PATH=" + t.TempDir(), "HOME=" + t.TempDir()}
 	out, err := cmd.CombinedOutput()
 	require.Error(t, err)
-	require.Contains(t, string(out), "apt-get install --no-install-recommends default-jre-headless maven")
+	require.Contains(t, string(out), "apt-get install --no-install-recommends default-jre-headless gcc")
 }

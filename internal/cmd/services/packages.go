@@ -39,11 +39,14 @@ func missingPackages() (names []string) {
 	_, javaErr := maven.Java()
 	_, mvnErr := exec.LookPath("mvn")
 	_, dumpErr := postgres.Tool("pg_dump", 15)
+	_, gccErr := exec.LookPath("gcc")
 	for _, p := range []struct {
 		name string
 		err  error
 	}{
 		{"default-jre-headless", javaErr}, // 17 on Debian 12, later ones later
+		{"gcc", gccErr}, // for go test -race
+		{"libc6-dev", gccErr},
 		{"maven", mvnErr},
 		{"pgbouncer", pgbouncer.Available()},
 		{"postgresql-client", dumpErr},
