@@ -42,7 +42,10 @@ func (t *tenure) alive() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.r.tune.now()
-	return t.work.Err() == nil && now.Before(t.deadline) && now.Round(0).Before(t.deadline.Round(0))
+	if !now.Before(t.deadline) || !now.Round(0).Before(t.deadline.Round(0)) {
+		t.end(errLeaseLost)
+	}
+	return t.work.Err() == nil
 }
 
 // heartbeat keeps the instance row alive. The update does not ask whether the row

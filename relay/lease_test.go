@@ -1,0 +1,154 @@
+package relay
+
+import (
+	"context"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/outboxkit/outboxkit/brokers"
+)
+
+func (r *Relay) owns() bool { return r.Stats().Pipelines[0].Shards > 0 }
+
+// A second instance stands by while the first one works, and takes over at once
+// when that stops; no event is published twice.
+func TestStandbyTakesOverAfterACleanStop(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	a, b := &recorder{}, &recorder{}
+	ra, rb := newRelay(t, db.relay, config(a)), newRelay(t, db.relay, config(b))
+	stopA := running(t, ra)
+	eventually(t, ra.owns, "first owns")
+	running(t, rb)
+	eventually(t, func() bool { return scan[int](t, db.admin, `SELECT count(*) FROM outbox.instance`) == 2 }, "second joined")
+	db.write(t, "k", "1")
+	eventually(t, func() bool { return len(a.messages()) == 1 }, "first publishes")
+	require.False(t, rb.owns())
+	began := time.Now()
+	require.NoError(t, stopA())
+	eventually(t, rb.owns, "second takes over")
+	require.Less(t, time.Since(began), 5*time.Second, "well below the lease of 15 s")
+	db.write(t, "k", "2")
+	eventually(t, func() bool { return len(b.messages()) == 1 }, "second publishes")
+	require.Equal(t, []string{"2"}, b.payloads())
+}
+
+// An owner that falls silent without leaving (its process is gone) is replaced
+// when its heartbeat has expired, and not before.
+func TestTakeoverAfterExpiry(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	r := newRelay(t, db.relay, config(&recorder{}))
+	stop := running(t, r)
+	eventually(t, r.owns, "owns")
+	require.NoError(t, stop())
+	// The row of a dead instance, and its leases.
+	db.exec(t, `INSERT INTO outbox.instance (name, expires_at) VALUES ('dead', clock_timestamp() + interval '1 second')`)
+	db.exec(t, `UPDATE outbox.lease SET owner = 'dead'`)
+	expires := scan[time.Time](t, db.admin, `SELECT expires_at FROM outbox.instance`)
+	r = newRelay(t, db.relay, config(&recorder{}))
+	running(t, r)
+	eventually(t, r.owns, "taken over")
+	require.True(t, scan[bool](t, db.admin, `SELECT clock_timestamp() >= $1`, expires))
+	require.Zero(t, scan[int](t, db.admin, `SELECT count(*) FROM outbox.instance WHERE name = 'dead'`))
+}
+
+// A position with an old epoch is refused, whoever is the owner by name.
+func TestFlushWithAStaleEpochIsRefused(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	p := &recorder{}
+	r := newRelay(t, db.relay, config(p))
+	r.tune.flushEvery = time.Hour // only when we say so
+	running(t, r)
+	eventually(t, r.caughtUp, "caught up")
+	stale := r.engines[0].session()
+	require.NotNil(t, stale)
+	rows := scan[int](t, db.admin, `SELECT count(*) FROM outbox.position`)
+	db.write(t, "k", "1")
+	eventually(t, func() bool { return len(p.messages()) == 1 && r.caughtUp() }, "published")
+	db.exec(t, `UPDATE outbox.lease SET epoch = epoch + 1 WHERE shard = 3`)
+	_, err := stale.flush(t.Context(), true)
+	require.ErrorIs(t, err, errLeaseLost)
+	require.ErrorContains(t, err, "1 of 64 shards refused")
+	require.Equal(t, rows+1, scan[int](t, db.admin, `SELECT count(*) FROM outbox.position`))
+	require.False(t, scan[bool](t, db.admin, `SELECT 3 = ANY(shards) FROM outbox.position ORDER BY n DESC LIMIT 1`))
+
+	// The session ends with it, and the next one has new epochs.
+	stale.end(err)
+	eventually(t, func() bool { s := r.engines[0].session(); return s != nil && s != stale }, "new session")
+	n, err := stale.flush(t.Context(), true)
+	require.Zero(t, n)
+	require.ErrorIs(t, err, errLeaseLost)
+}
+
+// After the deadline nothing is handed to the publisher any more, even if no timer
+// has fired yet: the process may just have been woken up.
+func TestNothingIsPublishedAfterTheLease(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	var skip atomic.Int64
+	p := &recorder{}
+	r := newRelay(t, db.relay, config(p))
+	r.tune.now = func() time.Time { return time.Now().Add(time.Duration(skip.Load())) }
+	blocked := make(chan struct{})
+	release := make(chan struct{})
+	p.answer = func(_ context.Context, call int, msgs []brokers.Message) []error {
+		results := make([]error, len(msgs))
+		if call == 0 {
+			close(blocked)
+			<-release // asleep: deaf to its context
+			for i := range results {
+				results[i] = errAway
+			}
+		}
+		return results
+	}
+	running(t, r)
+	db.write(t, "k", "1")
+	<-blocked
+	first := r.engines[0].session()
+	skip.Store(int64(r.cfg.Lease)) // asleep for longer than the lease
+	require.False(t, first.t.alive())
+	close(release)
+	eventually(t, func() bool { return r.engines[0].session() != first }, "session given up")
+	eventually(t, func() bool { return len(p.messages()) == 1 }, "published under a new lease")
+	require.NotEqual(t, first.t.name, r.engines[0].session().t.name)
+}
+
+// The deadline counts from before the heartbeat was sent, and ends before the
+// lease does.
+func TestDeadlineIsBeforeExpiry(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	r := newRelay(t, db.relay, config(&recorder{}))
+	// A heartbeat that is answered late.
+	r.q.join = strings.Replace(r.q.join, "VALUES ($1,", "SELECT $1,", 1)
+	r.q.join = strings.TrimSuffix(r.q.join, ")") + " FROM pg_sleep(0.3)"
+	sent := time.Now()
+	tn, err := r.join(t.Context(), token{})
+	require.NoError(t, err)
+	defer tn.end(nil)
+	require.Less(t, tn.deadline.Sub(sent), r.cfg.Lease*4/5+100*time.Millisecond)
+	remaining := scan[float64](t, db.admin, `SELECT extract(epoch FROM expires_at - clock_timestamp())::float8 FROM outbox.instance`)
+	require.Greater(t, remaining, time.Until(tn.deadline).Seconds())
+}
+
+// When the instance row is gone, someone else has taken over: the tenure ends and
+// the relay comes back under a new name.
+func TestDeletedInstanceRowEndsTheTenure(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	cfg := config(&recorder{})
+	cfg.Lease = time.Second
+	r := newRelay(t, db.relay, cfg)
+	running(t, r)
+	eventually(t, r.owns, "owns")
+	name := r.engines[0].session().t.name
+	db.exec(t, `DELETE FROM outbox.instance`)
+	eventually(t, func() bool { s := r.engines[0].session(); return s != nil && s.t.name != name }, "back under a new name")
+}
