@@ -19,10 +19,17 @@ type OrderPlaced struct {
 //go:embed order_placed_v1.avsc
 var orderPlacedV1 string
 
-// OrderPlacedV1 is the event's first version. Events of one order stay in order.
+// OrderPlacedV1 is the event's first version. A user's orders stay in order.
 var OrderPlacedV1 = event.Type[OrderPlaced]{
 	Name:  "shop.order.placed",
 	Topic: "orders",
-	Key:   func(e OrderPlaced) string { return e.OrderID },
+	Key:   func(e OrderPlaced) string { return e.UserID },
 	Codec: avro.MustParse(orderPlacedV1),
+}
+
+// Wire is how the shop's events travel: each message names its schema by a
+// fingerprint, and consumers know the schemas of all versions. With a registry
+// it would be registry.Confluent.
+func Wire() event.WireFormat {
+	return avro.SingleObject(OrderPlacedV1.Codec.Schema())
 }
