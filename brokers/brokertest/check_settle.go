@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -72,6 +73,31 @@ func checkUnsettled(t *testing.T, h Harness) {
 	read(t, h, topic, rec, rec.ack)
 	rec.await(t, h, 0, append(more, messages(topic, []string{"key"}, 10, 11)[0], messages(topic, []string{"key"}, 30, 31)[0]))
 	rec.checkOrder(t)
+}
+
+// checkDrain: a subscriber that is told to go waits for the deliveries that are
+// being worked on, takes their acks, and has nothing of them come again.
+func checkDrain(t *testing.T, h Harness) {
+	var last atomic.Value // the context of a delivery
+	topic, r, held := holdWindow(t, h, func(ctx context.Context, _ *brokers.Delivery) { last.Store(ctx) })
+	r.cancel()
+	select {
+	case <-r.done:
+		require.Fail(t, "Subscribe has returned before its deliveries were settled")
+	case <-time.After(DrainTimeout / 4): // it must still be waiting
+	}
+	require.NoError(t, last.Load().(context.Context).Err(), "the deliveries' contexts ended before the drain timeout")
+	for _, d := range shuffled(held) {
+		require.NoError(t, d.Ack(), "ack of event %d while the subscriber waits for it", numberOf(d.Message))
+	}
+	r.stop()
+
+	marker := messages(topic, []string{"key"}, window, window+1)
+	mustPublishAll(t, h, h.publisher(t), marker)
+	rec := newRecord()
+	read(t, h, topic, rec, rec.ack)
+	rec.await(t, h, 0, marker)
+	require.Equal(t, []string{marker[0].ID}, ids(rec.since(0)), "what was acknowledged before leaving has come again")
 }
 
 // checkRelease: a released delivery comes again before anything behind it.

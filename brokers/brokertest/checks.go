@@ -14,6 +14,7 @@ func servingChecks() []check {
 		{name: "close_while_publishing", run: checkClosePublisher},
 		{name: "close_while_subscribed", run: checkCloseSubscriber},
 		{name: "unsettled_comes_again", run: checkUnsettled},
+		{name: "leaving_waits_for_what_is_running", run: checkDrain},
 		{name: "release_brings_it_back_in_order", run: checkRelease},
 		{name: "handover_under_load", run: checkHandover},
 		{name: "blocked_handle_blocks_its_unit_only", run: checkBackpressure},

@@ -15,8 +15,8 @@ const (
 	// MaxBytes is the size that the suite asks for in [Topic.MaxBytes]: a message
 	// with a payload of 15,000 bytes must pass, one of 30,000 must not.
 	MaxBytes = 20_000
-	// DrainTimeout is what Harness.NewSubscriber should set as the subscriber's
-	// drain timeout. A longer one is right too, but some subtests wait for it.
+	// DrainTimeout is what Harness.NewSubscriber sets as the subscriber's drain
+	// timeout. A longer one is right too, but some subtests wait until it is over.
 	DrainTimeout = 2 * time.Second
 )
 

@@ -25,6 +25,7 @@ type plant struct {
 	publish publishFunc // in place of Publish, if not nil
 	handle  handleFunc  // around handle, if not nil
 	close   func() error
+	drain   time.Duration // in place of the drain timeout, if not 0
 }
 
 type (
@@ -51,6 +52,8 @@ func plants() map[string]plant {
 		"release means done":                     {finds: "serving/release_brings_it_back_in_order", handle: releaseAcks},
 		"release goes to the end":                {finds: "serving/release_brings_it_back_in_order", handle: releaseToTheEnd},
 		"a leaving member drops its buffer":      {finds: "serving/handover_under_load", handle: buffered(true)},
+		"a leaving member does not drain":        {finds: "serving/leaving_waits_for_what_is_running", drain: 1},
+		"the next member does not wait":          {finds: "serving/handover_under_load", drain: 1, handle: contextsLiveOn},
 		"everything is buffered":                 {finds: "serving/blocked_handle_bounds_what_is_buffered", handle: buffered(false)},
 		"handle runs concurrently":               {finds: "serving/blocked_handle_blocks_its_unit_only", handle: concurrently},
 		"one blocked unit blocks them all":       {finds: "serving/blocked_handle_blocks_its_unit_only", handle: oneAtATime},
@@ -104,7 +107,11 @@ func TestPlanted(t *testing.T) {
 		t.Skip("started by TestSuiteFindsPlantedBugs only")
 	}
 	p := plants()[name]
-	m := brokertest.NewMemory(brokertest.MemoryConfig{DrainTimeout: 100 * time.Millisecond})
+	drain := 100 * time.Millisecond
+	if p.drain != 0 {
+		drain = p.drain
+	}
+	m := brokertest.NewMemory(brokertest.MemoryConfig{DrainTimeout: drain})
 	h := memoryHarness(m)
 	h.Timeout = 3 * time.Second
 	if p.publish != nil {
@@ -354,5 +361,11 @@ func oneAtATime(_ *brokertest.Memory, handle brokers.Handle) brokers.Handle {
 		mu.Lock()
 		defer mu.Unlock()
 		handle(ctx, d)
+	}
+}
+
+func contextsLiveOn(_ *brokertest.Memory, handle brokers.Handle) brokers.Handle {
+	return func(ctx context.Context, d *brokers.Delivery) {
+		handle(context.WithoutCancel(ctx), d)
 	}
 }

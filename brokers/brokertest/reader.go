@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,13 +30,53 @@ type record struct {
 
 	mu     sync.Mutex
 	got    []*brokers.Delivery
+	open   map[unit][]*opened // deliveries that may not be settled
 	faults []error
 }
 
-func newRecord() *record { return &record{news: make(chan struct{}, 1)} }
+func newRecord() *record {
+	return &record{news: make(chan struct{}, 1), open: map[unit][]*opened{}}
+}
 
-func (r *record) add(d *brokers.Delivery) {
+// opened is a delivery and who has it. It notes when it is settled.
+type opened struct {
+	brokers.Settler
+	by      *reader
+	ctx     context.Context
+	settled atomic.Bool
+}
+
+// Ack implements brokers.Settler. It takes note first: once the adapter knows,
+// the unit may be somebody else's.
+func (o *opened) Ack() error {
+	o.settled.Store(true)
+	return o.Settler.Ack()
+}
+
+// Release implements brokers.Settler.
+func (o *opened) Release() {
+	o.settled.Store(true)
+	o.Settler.Release()
+}
+
+func (o *opened) over() bool { return o.settled.Load() || o.ctx.Err() != nil }
+
+// add records a delivery to a reader. If another reader of the record has
+// something of the unit in its hands, that one has not been drained.
+func (r *record) add(ctx context.Context, by *reader, d *brokers.Delivery) {
+	o := &opened{Settler: d.Settler, by: by, ctx: ctx}
+	d.Settler = o
+	u := unitOf(d)
 	r.mu.Lock()
+	r.open[u] = slices.DeleteFunc(r.open[u], (*opened).over)
+	for _, other := range r.open[u] {
+		if other.by != by {
+			r.faults = append(r.faults, fmt.Errorf(
+				"%s was given to a member while another had unsettled deliveries of the unit, whose contexts had not ended", d.Origin))
+			break
+		}
+	}
+	r.open[u] = append(r.open[u], o)
 	r.got = append(r.got, d)
 	r.mu.Unlock()
 	select {
@@ -187,7 +229,7 @@ func (r *reader) handle(ctx context.Context, d *brokers.Delivery, settle brokers
 	if d.Origin.Broker != r.h.Broker {
 		r.fault(fmt.Errorf("a delivery's Origin.Broker is %q, want %q", d.Origin.Broker, r.h.Broker))
 	}
-	r.add(d)
+	r.add(ctx, r, d)
 	if settle != nil {
 		settle(ctx, d)
 	}
