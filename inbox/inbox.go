@@ -124,7 +124,7 @@ func (in *Inbox) aborted() error {
 // Stats counts messages since New.
 type Stats struct {
 	Handled      int64 // effects committed
-	Duplicates   int64 // acknowledged without effect
+	Duplicates   int64 // acknowledged without effect; also what was committed, but the answer was lost
 	Ignored      int64 // of unknown type, acknowledged without effect
 	Failures     int64 // failed attempts
 	DeadLettered int64 // written to the table dead

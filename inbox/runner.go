@@ -27,13 +27,12 @@ type task struct {
 	hash int64 // of topic and key; see keyHash
 	size int64
 
-	attempts  int                         // handler runs that failed
-	uncertain bool                        // a commit whose answer was lost
-	lost      int                         // connections lost while the handler ran
-	retry     *backoff.ExponentialBackOff // pauses that are this message's own
-	outage    *backoff.ExponentialBackOff // pauses while the database is away
-	dead      *death                      // nil while it may be handled
-	moving    bool                        // its row is written; a copy is to be published
+	attempts int                         // handler runs that failed
+	lost     int                         // connections lost while the handler ran
+	retry    *backoff.ExponentialBackOff // pauses that are this message's own
+	outage   *backoff.ExponentialBackOff // pauses while the database is away
+	dead     *death                      // nil while it may be handled
+	moving   bool                        // its row is written; a copy is to be published
 }
 
 // runner is one Run.

@@ -163,7 +163,6 @@ func (r *runner) handle(t *task, tx *transaction, run call) (result, error) {
 			return r.ack(t, nil)
 		}
 		if lost = commitLost(err); lost {
-			t.uncertain = true
 			return result{}, err // committed or not: the next claim tells
 		}
 		err = commitError(err)
