@@ -101,9 +101,11 @@ func (p pipelineConfig) publisher(log *slog.Logger) (brokers.Publisher, error) {
 		return kafka.NewPublisher(cfg), nil
 	}
 	q := p.RabbitMQ
-	return rabbitmq.NewPublisher(rabbitmq.PublisherConfig{
-		URL: q.URL, Exchange: q.Exchange, Queues: q.Queues, Declare: q.Declare, Logger: log,
-	})
+	cfg := rabbitmq.PublisherConfig{URL: q.URL, Exchange: q.Exchange, Queues: q.Queues, Declare: q.Declare, Logger: log}
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	return rabbitmq.NewPublisher(cfg), nil
 }
 
 // format returns nil, bare bytes, by default.

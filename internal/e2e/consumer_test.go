@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os/signal"
 	"syscall"
 	"time"
@@ -46,10 +45,7 @@ func consume(specJSON string) error {
 	}
 	defer pool.Close()
 	orderPlacedV1 := orderPlacedType(spec.Topic)
-	from, err := spec.subscriber()
-	if err != nil {
-		return err
-	}
+	from := spec.subscriber()
 	wire, err := spec.wire(orderPlacedV1.Codec.Schema())
 	if err != nil {
 		return err
@@ -65,19 +61,15 @@ func consume(specJSON string) error {
 	return errors.Join(in.Run(ctx), from.Close())
 }
 
-func (s consumerSpec) subscriber() (brokers.Subscriber, error) {
+func (s consumerSpec) subscriber() brokers.Subscriber {
 	if s.RabbitMQ != "" {
-		sub, err := rabbitmq.NewSubscriber(rabbitmq.SubscriberConfig{URL: s.RabbitMQ, Declare: true}, s.Topic)
-		if err != nil {
-			return nil, fmt.Errorf("subscriber: %w", err)
-		}
-		return sub, nil
+		return rabbitmq.NewSubscriber(rabbitmq.SubscriberConfig{URL: s.RabbitMQ, Declare: true}, s.Topic)
 	}
 	return kafka.NewSubscriber(kafka.Config{Brokers: s.Kafka, Group: "inventory", Sarama: func(c *sarama.Config) {
 		// A killed member holds its partitions until its session ends: the broker's minimum.
 		c.Consumer.Group.Session.Timeout = 6 * time.Second
 		c.Consumer.Group.Heartbeat.Interval = time.Second
-	}}, s.Topic), nil
+	}}, s.Topic)
 }
 
 func (s consumerSpec) wire(known event.Schema) (event.WireFormat, error) {
