@@ -52,7 +52,10 @@ func runRelay(ctx context.Context, database string, kafkaBrokers []string) error
 }
 
 // relayProcess is a running relay.
-type relayProcess struct{ process *proc.Process }
+type relayProcess struct {
+	process *proc.Process
+	log     string // file
+}
 
 // startRelay runs this program again, as a relay.
 func startRelay(s *stage) (*relayProcess, error) {
@@ -67,7 +70,7 @@ func startRelay(s *stage) (*relayProcess, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &relayProcess{p}, nil
+	return &relayProcess{p, s.relayLog()}, nil
 }
 
 // kill ends the relay as a crash does. Killing a nil or ended relay does nothing.
@@ -85,12 +88,15 @@ func (r *relayProcess) stop(ctx context.Context) error {
 	return r.process.Stop(ctx, syscall.SIGTERM)
 }
 
-// running returns an error if the relay has ended by itself.
-func (r *relayProcess) running(log string) error {
+// check returns an error if the relay has ended by itself.
+func (r *relayProcess) check() error {
+	if r == nil {
+		return nil
+	}
 	select {
 	case <-r.process.Done():
-		text, _ := os.ReadFile(log)
-		return fmt.Errorf("the relay has ended by itself; its log: %s", text)
+		text, _ := os.ReadFile(r.log) // whatever there is
+		return fmt.Errorf("the relay has ended by itself; its log:\n%s", text)
 	default:
 		return nil
 	}

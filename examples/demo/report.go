@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/jedib0t/go-pretty/v6/text"
 
 	"github.com/outboxkit/outboxkit/examples/demo/verdict"
 )
@@ -23,9 +24,10 @@ type report struct {
 }
 
 type producerReport struct {
-	Written    int `json:"written"`     // events of committed transactions
+	Written    int `json:"written"`     // events of committed transactions, the poison included
 	RolledBack int `json:"rolled_back"` // events of the others
-	Published  int `json:"published"`   // records in Kafka that came from the relay, repeats after its crash included
+	Published  int `json:"published"`   // records in Kafka that came from the relay
+	Repeated   int `json:"repeated"`    // of these, repeats after it was killed
 	Copies     int `json:"copies"`      // records that the demo published a second time
 }
 
@@ -38,13 +40,12 @@ type consumerReport struct {
 }
 
 func (s *scenario) report(e verdict.Evidence, promises []verdict.Promise, took time.Duration) report {
+	written, published := len(e.Written)+1, s.stage.records()-s.copies
 	r := report{
 		Held: true, Promises: promises, Seconds: took.Seconds(),
 		Orders: producerReport{
-			Written:    len(e.Written) + 1, // and the poison
-			RolledBack: s.rolledBack,
-			Published:  s.stage.records() - s.copies,
-			Copies:     s.copies,
+			Written: written, RolledBack: s.rolledBack,
+			Published: published, Repeated: max(0, published-written), Copies: s.copies,
 		},
 	}
 	for _, p := range promises {
@@ -89,10 +90,16 @@ func (r report) table() string {
 		dead = append(dead, s.DeadLettered)
 	}
 	t.AppendHeader(head)
+	var numbers []table.ColumnConfig
+	for n := range r.Services {
+		numbers = append(numbers, table.ColumnConfig{Number: n + 3, Align: text.AlignRight})
+	}
+	t.SetColumnConfigs(append(numbers, table.ColumnConfig{Number: 2, Align: text.AlignRight}))
 	t.AppendRows([]table.Row{
 		{"written", r.Orders.Written},
 		{"rolled back", r.Orders.RolledBack},
 		{"published", r.Orders.Published},
+		{"- repeated after the kill", r.Orders.Repeated},
 		{"published again by the demo", r.Orders.Copies},
 		delivered, duplicates, effects, dead,
 	})

@@ -27,7 +27,7 @@ type scenario struct {
 	orders    int // to place
 	shop      *orders.Service
 	consumers []*consumer
-	relay     *relayProcess // nil until the story begins
+	relay     *relayProcess // nil while none runs
 
 	poison             string // event id
 	copies             int    // published a second time by us
@@ -172,6 +172,7 @@ func (s *scenario) killRelay(ctx context.Context) error {
 	if err := s.relay.kill(); err != nil {
 		return err
 	}
+	s.relay = nil
 	s.placedBefore = s.placed()
 	s.screen.say("the relay is killed (SIGKILL); the shop stays open")
 	return nil
@@ -232,6 +233,7 @@ func (s *scenario) settle(ctx context.Context) error {
 	if err := s.relay.stop(ctx); err != nil {
 		return err
 	}
+	s.relay = nil
 	s.screen.say("all orders are placed and published; the relay has drained and stopped (SIGTERM)")
 	return s.await(ctx, func() bool {
 		return !slices.ContainsFunc(s.consumers, func(c *consumer) bool { return c.tap.counts().settled < s.stage.records() })
@@ -249,6 +251,9 @@ func (s *scenario) await(ctx context.Context, cond func() bool) error {
 		now := [2]tapCounts{s.consumers[0].tap.counts(), s.consumers[1].tap.counts()}
 		if now != last {
 			last, moved = now, time.Now()
+		}
+		if err := s.relay.check(); err != nil {
+			return err
 		}
 		if time.Since(moved) > 30*time.Second {
 			return errStalled

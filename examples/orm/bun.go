@@ -23,6 +23,6 @@ func PlaceWithBun(ctx context.Context, db *bun.DB, ob *outbox.Outbox, e events.O
 		if err != nil {
 			return err
 		}
-		return ob.WriteSQL(ctx, tx.Tx, events.OrderPlacedV1.New(e)) // bun.Tx embeds *sql.Tx
+		return ob.WithKeyLock().WriteSQL(ctx, tx.Tx, events.OrderPlacedV1.New(e)) // bun.Tx embeds *sql.Tx
 	})
 }

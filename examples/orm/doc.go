@@ -2,8 +2,10 @@
 // the library begins the transaction, and hands it to outbox.WriteSQL (or, where
 // it speaks pgx, to outbox.Write). One file a library.
 //
-// In every example the transaction inserts the order before it writes the
-// event: that insert is the lock which keeps events of one order in order.
+// The events are keyed by user, whose row these transactions do not lock: hence
+// WithKeyLock, which keeps a user's events in the order of the commits. Where the
+// transaction has locked the row of the key before (see examples/demo/orders),
+// leave it out.
 //
 // It is a module of its own, so that outboxkit itself depends on none of them.
 package orm

@@ -24,7 +24,7 @@ func PlaceWithEnt(ctx context.Context, db *sql.DB, ob *outbox.Outbox, e events.O
 	if err := entInside(tx).Order.Create().SetID(e.OrderID).SetUserID(e.UserID).Exec(ctx); err != nil {
 		return err
 	}
-	if err := ob.WriteSQL(ctx, tx, events.OrderPlacedV1.New(e)); err != nil {
+	if err := ob.WithKeyLock().WriteSQL(ctx, tx, events.OrderPlacedV1.New(e)); err != nil {
 		return err
 	}
 	return tx.Commit()

@@ -27,7 +27,7 @@ func PlaceWithGORM(ctx context.Context, db *gorm.DB, ob *outbox.Outbox, e events
 		if err != nil {
 			return err
 		}
-		return ob.WriteSQL(ctx, sqlTx, events.OrderPlacedV1.New(e))
+		return ob.WithKeyLock().WriteSQL(ctx, sqlTx, events.OrderPlacedV1.New(e))
 	})
 }
 

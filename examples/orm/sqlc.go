@@ -20,7 +20,7 @@ func PlaceWithSQLCPgx(ctx context.Context, pool *pgxpool.Pool, ob *outbox.Outbox
 		if err != nil {
 			return err
 		}
-		return ob.Write(ctx, tx, events.OrderPlacedV1.New(e))
+		return ob.WithKeyLock().Write(ctx, tx, events.OrderPlacedV1.New(e))
 	})
 }
 
@@ -35,7 +35,7 @@ func PlaceWithSQLC(ctx context.Context, db *sql.DB, ob *outbox.Outbox, e events.
 	if err != nil {
 		return err
 	}
-	if err := ob.WriteSQL(ctx, tx, events.OrderPlacedV1.New(e)); err != nil {
+	if err := ob.WithKeyLock().WriteSQL(ctx, tx, events.OrderPlacedV1.New(e)); err != nil {
 		return err
 	}
 	return tx.Commit()
