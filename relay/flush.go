@@ -14,6 +14,7 @@ import (
 func (s *session) flushLoop(ctx context.Context) {
 	tick := time.NewTicker(s.r.tune.flushEvery)
 	defer tick.Stop()
+	pause := jitter(s.r.tune.retryMax)
 	appended := 0
 	for {
 		select {
@@ -25,6 +26,11 @@ func (s *session) flushLoop(ctx context.Context) {
 		if !s.flushed(ctx, err) {
 			return
 		}
+		if err != nil {
+			sleep(ctx, pause.NextBackOff())
+			continue
+		}
+		pause.Reset()
 		if appended += n; appended < s.r.tune.pruneAfter {
 			continue
 		}

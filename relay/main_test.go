@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/url"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -151,7 +152,15 @@ func (p *recorder) payloads() []string {
 }
 
 func config(to brokers.Publisher) Config {
-	return Config{Pipelines: []Pipeline{{Name: "test", To: to}}, Logger: slog.New(slog.DiscardHandler)}
+	return Config{Pipelines: []Pipeline{{Name: "test", To: to}}, Logger: logger()}
+}
+
+// logger shows what relays log when OUTBOXKIT_TEST_LOG is set.
+func logger() *slog.Logger {
+	if os.Getenv("OUTBOXKIT_TEST_LOG") != "" {
+		return slog.Default()
+	}
+	return slog.New(slog.DiscardHandler)
 }
 
 // newRelay changes cfg's tuning to test speed.

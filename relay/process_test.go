@@ -1,3 +1,202 @@
 package relay
 
-func relayProcess() bool { return false }
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+
+	"github.com/outboxkit/outboxkit/brokers"
+)
+
+const (
+	childURL  = "OUTBOXKIT_TEST_RELAY_URL"
+	childFile = "OUTBOXKIT_TEST_RELAY_FILE"
+)
+
+// relayProcess is what the test binary does when a test has started it as a relay:
+// publish to a file until SIGTERM, or until the test process is gone.
+func relayProcess() bool {
+	url := os.Getenv(childURL)
+	if url == "" {
+		return false
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin) // ends with the parent
+		os.Exit(3)
+	}()
+	if err := runChild(ctx, url, os.Getenv(childFile)); err != nil {
+		fmt.Fprintln(os.Stderr, "relay process:", err)
+		os.Exit(1)
+	}
+	return true
+}
+
+func runChild(ctx context.Context, url, file string) error {
+	pool, err := pgxpool.New(ctx, url)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	f, err := os.OpenFile(file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	cfg := config(fileBroker{f})
+	cfg.Lease = time.Second
+	cfg.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+	r, err := New(pool, cfg)
+	if err != nil {
+		return err
+	}
+	r.tune.pageRows = 50
+	r.tune.flushEvery = 50 * time.Millisecond
+	r.tune.standby = 20 * time.Millisecond
+	return r.Run(ctx)
+}
+
+// fileBroker appends a line for each event, and confirms it when it is written.
+// A SIGKILL may tear a line: a whole one ends with a semicolon.
+type fileBroker struct{ f *os.File }
+
+func (b fileBroker) Publish(_ context.Context, msgs []brokers.Message) []error {
+	results := make([]error, len(msgs))
+	for len(msgs) > 0 { // in small writes, so that kills fall in between
+		n := min(len(msgs), 10)
+		text := []byte{'\n'}
+		for _, m := range msgs[:n] {
+			text = fmt.Appendf(text, "%s %s;\n", m.Key, m.Payload)
+		}
+		if _, err := b.f.Write(text); err != nil {
+			panic(err)
+		}
+		msgs = msgs[n:]
+	}
+	return results
+}
+
+func (b fileBroker) Close() error { return nil }
+
+func readFile(t testing.TB, file string) *history {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if !os.IsNotExist(err) {
+		require.NoError(t, err)
+	}
+	h := &history{}
+	for line := range strings.Lines(string(data)) {
+		line, whole := strings.CutSuffix(line, ";\n")
+		if key, n, ok := strings.Cut(line, " "); ok && whole {
+			h.add([]brokers.Message{{Key: key, Payload: []byte(n)}})
+		}
+	}
+	return h
+}
+
+type child struct {
+	cmd   *exec.Cmd
+	stdin io.Closer
+	out   bytes.Buffer
+}
+
+func startChild(t testing.TB, db *database, file string) *child {
+	t.Helper()
+	c := &child{cmd: exec.Command(os.Args[0])}
+	c.cmd.Env = append(os.Environ(), childURL+"="+db.relay.Config().ConnString(), childFile+"="+file)
+	c.cmd.Stdout, c.cmd.Stderr = &c.out, &c.out
+	stdin, err := c.cmd.StdinPipe()
+	require.NoError(t, err)
+	c.stdin = stdin
+	require.NoError(t, c.cmd.Start())
+	t.Cleanup(func() { _ = c.cmd.Process.Kill() })
+	return c
+}
+
+func (c *child) signal(t testing.TB, s syscall.Signal) {
+	t.Helper()
+	require.NoError(t, c.cmd.Process.Signal(s))
+}
+
+// Relay processes are killed at random moments while writers write. Nothing is
+// lost, and first publications are in order.
+func TestSIGKILL(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	db.counters(t)
+	file := filepath.Join(t.TempDir(), "published")
+	l := &load{t: t, db: db, seed: seed(t)}
+	r := rand.New(rand.NewPCG(l.seed, 99))
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		l.run(duration(t, 8*time.Second))
+	}()
+	kills := 0
+	for writing := true; writing; kills++ {
+		c := startChild(t, db, file)
+		select {
+		case <-written:
+			writing = false
+		case <-time.After(100*time.Millisecond + time.Duration(r.Int64N(int64(1500*time.Millisecond)))):
+		}
+		c.signal(t, syscall.SIGKILL)
+		_ = c.cmd.Wait()
+		if r.IntN(3) > 0 { // do not always wait for the lease to run out
+			db.exec(t, `DELETE FROM outbox.instance`)
+		}
+	}
+	c := startChild(t, db, file)
+	want := db.want(t)
+	eventually(t, func() bool { return readFile(t, file).missing(want) == 0 }, "all published")
+	c.signal(t, syscall.SIGTERM)
+	require.NoError(t, c.cmd.Wait(), c.out.String())
+	got := readFile(t, file)
+	require.Empty(t, got.violations(want, false))
+	published, committed := 0, 0
+	for key, n := range want {
+		committed += n
+		published += len(got.keys[key])
+	}
+	t.Logf("%d kills, %d events, %d publications repeated", kills, committed, published-committed)
+}
+
+// A process that is stopped (a debugger, a frozen container) for longer than its
+// lease publishes nothing afterwards that another instance has taken over.
+func TestSIGSTOP(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	file := filepath.Join(t.TempDir(), "published")
+	c := startChild(t, db, file)
+	db.write(t, "k", "1")
+	eventually(t, func() bool { return len(readFile(t, file).keys["k"]) == 1 }, "first")
+	c.signal(t, syscall.SIGSTOP)
+	p := &recorder{}
+	r := newRelay(t, db.relay, config(p))
+	running(t, r)
+	db.write(t, "k", "2")
+	eventually(t, func() bool { l := p.payloads(); return len(l) > 0 && l[len(l)-1] == "2" }, "the other took over")
+	db.write(t, "k", "3")
+	c.signal(t, syscall.SIGCONT)
+	eventually(t, func() bool { return scan[int](t, db.admin, `SELECT count(*) FROM outbox.instance`) == 2 }, "joined again")
+	db.write(t, "k", "4")
+	eventually(t, func() bool { l := p.payloads(); return l[len(l)-1] == "4" }, "the other goes on")
+	require.Equal(t, []int{1}, readFile(t, file).keys["k"])
+	c.signal(t, syscall.SIGTERM)
+	require.NoError(t, c.cmd.Wait(), c.out.String())
+}

@@ -262,8 +262,8 @@ func (l *load) prepare(ctx context.Context, tx pgx.Tx, r *rand.Rand, gid string)
 	if err := bump(ctx, tx, "prep", r.IntN(20), 3); err != nil {
 		return err
 	}
-	if _, err := tx.Exec(ctx, `PREPARE TRANSACTION '`+gid+`'`); err != nil {
-		return err
+	if _, err := tx.Exec(ctx, `PREPARE TRANSACTION '`+gid+`'`); err != nil && !l.crashing {
+		return err // in a crash the answer may have been lost: end it all the same
 	}
 	_ = tx.Commit(ctx) // ends what pgx thinks is open
 	pause(r, 600*time.Millisecond)
