@@ -208,9 +208,9 @@ func (s *scenario) placed() int {
 
 // status is one line about how far everybody is.
 func (s *scenario) status() string {
-	line := fmt.Sprintf("placed %d/%d", s.placed(), s.orders-s.orders/8)
+	line := fmt.Sprintf("%d of %d orders placed; events delivered:", s.placed(), s.orders-s.orders/8)
 	for _, c := range s.consumers {
-		line += fmt.Sprintf("   %s %d", c.name, c.tap.counts().events)
+		line += fmt.Sprintf("  %s %d", c.name, c.tap.counts().events)
 	}
 	return line
 }
