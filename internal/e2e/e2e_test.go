@@ -6,9 +6,6 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/IBM/sarama"
-	"github.com/stretchr/testify/require"
-
 	"github.com/outboxkit/outboxkit/internal/svctest"
 )
 
@@ -16,11 +13,7 @@ import (
 func TestOrdersTakeEffectOnceOverKafka(t *testing.T) {
 	server := svctest.OwnKafka(t)
 	registryURL := svctest.Registry(t)
-	topic := svctest.Unique("orders")
-	admin, err := sarama.NewClusterAdmin(server.Brokers(), nil)
-	require.NoError(t, err)
-	require.NoError(t, admin.CreateTopic(topic, &sarama.TopicDetail{NumPartitions: 6, ReplicationFactor: 1}, false))
-	require.NoError(t, admin.Close())
+	topic := createTopic(t, server.Brokers(), 6)
 	scenario{
 		pipeline: fmt.Sprintf("    kafka: {brokers: [%q]}\n    wire: {format: confluent, registry: {url: %q, register: true}}\n", server.Brokers()[0], registryURL),
 		consumer: consumerSpec{Topic: topic, Kafka: server.Brokers(), Registry: registryURL},
