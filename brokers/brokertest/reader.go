@@ -178,15 +178,6 @@ func (r *record) checkOrder(t *testing.T) {
 	}
 }
 
-// ids returns the ids of the deliveries.
-func ids(ds []*brokers.Delivery) []string {
-	out := make([]string, len(ds))
-	for i, d := range ds {
-		out[i] = d.Message.ID
-	}
-	return out
-}
-
 // reader is a subscriber whose Subscribe runs in a goroutine.
 type reader struct {
 	*record
