@@ -45,7 +45,7 @@ func missingPackages() (names []string) {
 		err  error
 	}{
 		{"default-jre-headless", javaErr}, // 17 on Debian 12, later ones later
-		{"gcc", gccErr}, // for go test -race
+		{"gcc", gccErr},                   // for go test -race
 		{"libc6-dev", gccErr},
 		{"maven", mvnErr},
 		{"pgbouncer", pgbouncer.Available()},

@@ -19,7 +19,8 @@ import (
 type service struct {
 	name  string
 	env   string                                        // the variable that tells tests its address
-	fetch func(context.Context) error                   // nil: comes with start or as a package
+	check func() error                                  // whether start would find its program; nil: it brings it
+	fetch func(context.Context) error                   // brings the program; nil: a package does
 	start func(context.Context) (string, closer, error) // returns the address
 
 	address string
@@ -37,7 +38,7 @@ func all() []*service {
 			}
 			return s.URL("postgres"), s.Close, nil
 		}},
-		{name: "kafka", env: "OUTBOXKIT_KAFKA_BROKERS", fetch: kafka.Fetch, start: func(ctx context.Context) (string, closer, error) {
+		{name: "kafka", env: "OUTBOXKIT_KAFKA_BROKERS", check: kafka.Available, fetch: kafka.Fetch, start: func(ctx context.Context) (string, closer, error) {
 			s, err := kafka.Start(ctx, kafka.Config{})
 			if err != nil {
 				return "", nil, err
@@ -51,7 +52,7 @@ func all() []*service {
 			}
 			return s.URL(), s.Close, nil
 		}},
-		{name: "registry", env: "OUTBOXKIT_REGISTRY_URL", fetch: apicurio.Fetch, start: func(ctx context.Context) (string, closer, error) {
+		{name: "registry", env: "OUTBOXKIT_REGISTRY_URL", check: apicurio.Available, fetch: apicurio.Fetch, start: func(ctx context.Context) (string, closer, error) {
 			s, err := apicurio.Start(ctx)
 			if err != nil {
 				return "", nil, err
@@ -86,13 +87,12 @@ func (s *service) up(ctx context.Context) error {
 		return nil
 	}
 	began := time.Now()
-	if s.fetch != nil {
+	if s.fetch != nil && s.check() != nil {
+		say("%-8s  fetching", s.name)
 		if err := s.fetch(ctx); err != nil {
 			return err
 		}
-		if took := time.Since(began); took > time.Second {
-			say("%-8s  fetched in %s", s.name, took.Round(100*time.Millisecond))
-		}
+		say("%-8s  fetched in %s", s.name, time.Since(began).Round(100*time.Millisecond))
 	}
 	var err error
 	began = time.Now()
