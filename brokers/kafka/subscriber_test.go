@@ -185,3 +185,43 @@ func TestSubscribeOnlyOnceAtATime(t *testing.T) {
 	require.NoError(t, next(t, ch).Ack())
 	require.ErrorContains(t, s.Subscribe(t.Context(), collect(ch)), "running already")
 }
+
+// TestThrownOutOfTheGroup: somebody else has the partition now, so there is no
+// grace for what is still being processed.
+func TestThrownOutOfTheGroup(t *testing.T) {
+	c := svctest.FakeKafka(t, kfake.SeedTopics(1, "orders"))
+	cfg := subscriberConfig(c.ListenAddrs(), "g")
+	cfg.DrainTimeout = patience
+	mustPublish(t, newPublisher(t, testConfig(c.ListenAddrs())), numbered("orders", "k", 0, 1))
+	ch := make(chan delivery)
+	subscribe(t, kafka.NewSubscriber(cfg, "orders"), collect(ch))
+	d := next(t, ch)
+	thrownOut := time.Now()
+	c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Heartbeat}, TopLevel: true, Err: kerr.UnknownMemberID})
+	next(t, d.ctx.Done())
+	require.Less(t, time.Since(thrownOut), patience/2)
+	again := next(t, ch)
+	require.Equal(t, d.Message.ID, again.Message.ID)
+	require.True(t, again.Redelivered)
+	require.NoError(t, again.Ack())
+}
+
+// TestNothingIsHandedOverAfterTheEnd: the client has hundreds of messages
+// buffered when the session ends; none of them is delivered.
+func TestNothingIsHandedOverAfterTheEnd(t *testing.T) {
+	c := svctest.FakeKafka(t, kfake.SeedTopics(1, "orders"))
+	mustPublish(t, newPublisher(t, testConfig(c.ListenAddrs())), numbered("orders", "k", 0, 1000))
+	for range 10 { // it would be handed over by chance
+		ctx, cancel := context.WithCancel(t.Context())
+		s := kafka.NewSubscriber(subscriberConfig(c.ListenAddrs(), svctest.Unique("g")), "orders")
+		calls := 0
+		require.NoError(t, s.Subscribe(ctx, func(_ context.Context, d *brokers.Delivery) {
+			if calls++; calls == 100 {
+				cancel()
+			}
+			_ = d.Ack()
+		}))
+		require.Equal(t, 100, calls)
+		require.NoError(t, s.Close())
+	}
+}
