@@ -81,6 +81,10 @@ func returned(r *amqp.Return) error {
 		r.ReplyCode, r.ReplyText, r.Exchange, r.RoutingKey)
 }
 
-func contextError(ctx context.Context) error {
-	return unavailable(fmt.Errorf("not confirmed: %w", ctx.Err()))
+// contextError adds to err that the context has ended.
+func contextError(ctx context.Context, err error) error {
+	if errors.Is(err, ctx.Err()) {
+		return unavailable(err)
+	}
+	return failed(brokers.ClassUnavailable, "", fmt.Errorf("%w: %w", ctx.Err(), err))
 }

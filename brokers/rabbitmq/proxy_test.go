@@ -53,6 +53,8 @@ func (p *proxy) accept(running *sync.WaitGroup) {
 			_ = client.Close()
 			continue
 		}
+		// What the proxy has not read stays with the client.
+		_ = client.(*net.TCPConn).SetReadBuffer(4096)
 		p.mu.Lock()
 		p.conns = append(p.conns, client, server)
 		p.mu.Unlock()

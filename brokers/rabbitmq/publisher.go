@@ -72,7 +72,7 @@ func (p *Publisher) Publish(ctx context.Context, msgs []brokers.Message) []error
 	case p.badCfg != nil:
 		return r.fail(unavailable(p.badCfg))
 	case ctx.Err() != nil:
-		return r.fail(contextError(ctx))
+		return r.fail(unavailable(ctx.Err()))
 	}
 	r.do(ctx)
 	return r.results

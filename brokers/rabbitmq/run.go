@@ -71,16 +71,17 @@ func newRun(p *Publisher, msgs []brokers.Message) *run {
 
 // do publishes until every result is known.
 func (r *run) do(ctx context.Context) {
+	defer r.blame(ctx)
 	idle := 0
 	for r.open > 0 {
 		s, err := r.p.sessions.get(ctx)
 		if err != nil {
-			r.fail(r.why(ctx, err))
+			r.fail(r.why(err))
 			return
 		}
 		before := r.open
 		if err := r.drive(ctx, s); err != nil {
-			r.fail(r.why(ctx, err))
+			r.fail(r.why(err))
 			return
 		}
 		if idle++; r.open < before {
@@ -92,12 +93,21 @@ func (r *run) do(ctx context.Context) {
 	}
 }
 
-// why names what ended the run: its own context and Close before their effects.
-func (r *run) why(ctx context.Context, err error) error {
-	switch {
-	case ctx.Err() != nil:
-		return contextError(ctx)
-	case r.p.sessions.ctx.Err() != nil:
+// blame says that the context has ended in every result that may be due to that.
+func (r *run) blame(ctx context.Context) {
+	if ctx.Err() == nil {
+		return
+	}
+	for i, err := range r.results {
+		if err != nil && !errors.Is(err, brokers.ErrHeld) && brokers.ClassOf(err) == brokers.ClassUnavailable {
+			r.results[i] = contextError(ctx, err)
+		}
+	}
+}
+
+// why names what ended the run: Close before its effects.
+func (r *run) why(err error) error {
+	if r.p.sessions.ctx.Err() != nil {
 		return unavailable(brokers.ErrClosed)
 	}
 	return unavailable(err)
@@ -134,7 +144,7 @@ func (r *run) drive(ctx context.Context, s *session) error {
 		case <-dead:
 			halt, dead = errEnded, nil
 		case <-fenced:
-			r.abandon(s, contextError(ctx))
+			r.abandon(s, unavailable(errNoAnswer))
 			return ctx.Err()
 		}
 	}

@@ -229,15 +229,12 @@ func (s *session) abandon(items []*item, err error) {
 // fence makes sure that nothing of what was sent is still on its way: the broker
 // has read it all, or the connection is dropped because of cause.
 func (s *session) fence(cause error) bool {
-	err := s.link.call(fenceTimeout, func() error {
-		s.sending.Lock() // given free when the connection is dropped
-		defer s.sending.Unlock()
-		return s.ch.Qos(0, 0, false) // any request does: a channel is served in order
-	})
-	if err != nil {
-		s.abort(cause)
-	}
-	return err == nil
+	timer := time.AfterFunc(fenceTimeout, func() { s.abort(cause) })
+	defer timer.Stop()
+	s.sending.Lock() // given free when the connection is dropped
+	defer s.sending.Unlock()
+	// Any request does: a channel is served in order.
+	return s.ch.Qos(0, 0, false) == nil
 }
 
 // abort drops the connection because of cause.

@@ -227,7 +227,7 @@ func TestSubscribePermanentErrors(t *testing.T) {
 		want   string
 	}{
 		"missing queue":  {rabbitmq.SubscriberConfig{URL: url}, []string{queue, "no-such-queue"}, "no-such-queue"},
-		"wrong password": {rabbitmq.SubscriberConfig{URL: u.String()}, []string{queue}, "ACCESS_REFUSED"},
+		"wrong password": {rabbitmq.SubscriberConfig{URL: u.String()}, []string{queue}, "password not allowed"},
 		"no queues":      {rabbitmq.SubscriberConfig{URL: url}, nil, "name at least one"},
 		"bad config":     {rabbitmq.SubscriberConfig{}, []string{queue}, "SubscriberConfig.URL is empty"},
 	} {
