@@ -13,8 +13,10 @@ import (
 // null confirms everything at once.
 type null struct{}
 
-func (null) Publish(_ context.Context, msgs []brokers.Message) []error { return make([]error, len(msgs)) }
-func (null) Close() error                                              { return nil }
+func (null) Publish(_ context.Context, msgs []brokers.Message) []error {
+	return make([]error, len(msgs))
+}
+func (null) Close() error { return nil }
 
 // BenchmarkDrain reads a backlog of 300-byte events into a publisher that takes
 // no time: what the relay itself can do.

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -164,7 +165,7 @@ func (e *engine) take(ctx context.Context, t *tenure) (map[int16]int64, error) {
 		}
 		return nil
 	})
-	if err == errPartly { //nolint:errorlint // our own, from the line above
+	if errors.Is(err, errPartly) {
 		return epochs, nil
 	}
 	if err != nil {
@@ -174,7 +175,7 @@ func (e *engine) take(ctx context.Context, t *tenure) (map[int16]int64, error) {
 }
 
 // errPartly rolls a takeover back that found some leases in other hands.
-var errPartly = fmt.Errorf("not all leases are free")
+var errPartly = errors.New("not all leases are free")
 
 // inTx runs f in a READ COMMITTED transaction, whatever the database's default:
 // what it does relies on each statement seeing what was committed before it.

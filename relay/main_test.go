@@ -192,7 +192,7 @@ func running(t testing.TB, r *Relay) (stop func() error) {
 }
 
 const (
-	patience = 15 * time.Second
+	patience = 30 * time.Second
 	tick     = 5 * time.Millisecond
 )
 

@@ -40,7 +40,7 @@ func (it *item) scan(row pgx.CollectableRow, total *int64, tok *token) error {
 		return err
 	}
 	m.ID = uuid.UUID(eventID.Bytes).String()
-	m.Time = at
+	m.Time = at.UTC()
 	m.ContentType, m.CorrelationID, m.CausationID = deref(contentType), deref(correlation), deref(caus)
 	if len(headers) > 0 {
 		var err error

@@ -200,4 +200,9 @@ func TestDrainTimeout(t *testing.T) {
 	require.NoError(t, stop())
 	require.Less(t, time.Since(began), 5*time.Second)
 	require.Empty(t, p.messages())
+
+	// The reader was ahead already; its position must not have been stored.
+	p2 := &recorder{}
+	running(t, newRelay(t, db.relay, config(p2)))
+	eventually(t, func() bool { return len(p2.messages()) == 1 }, "published by the next")
 }

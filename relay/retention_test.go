@@ -92,11 +92,21 @@ SELECT 'forgotten', array_agg(g::smallint), '', '3:3:', 0, '3' FROM generate_ser
 	require.NoError(t, r.reclaim(t.Context(), first))
 	require.Equal(t, 1, db.inSlot(t, first), "a pipeline at the start")
 	db.exec(t, `DELETE FROM outbox.pipeline WHERE name = 'forgotten'`)
-	// Transactions of other tests on this server hold every snapshot's xmin back.
+	storePast(t, db, r, first)
+	require.NoError(t, r.reclaim(t.Context(), first))
+	require.Zero(t, db.inSlot(t, first))
+}
+
+// storePast waits until the stored position is past a slot. Transactions of other
+// tests on this server hold the xmin of every snapshot back.
+func storePast(t *testing.T, db *database, r *Relay, slot int) {
+	t.Helper()
 	eventually(t, func() bool {
-		require.NoError(t, r.reclaim(t.Context(), first))
-		return db.inSlot(t, first) == 0
-	}, "truncated")
+		_, err := r.engines[0].session().flush(t.Context(), true)
+		require.NoError(t, err)
+		return scan[bool](t, db.admin, fmt.Sprintf(`SELECT pg_snapshot_xmin(s) > (SELECT xid FROM outbox.event_%d ORDER BY xid DESC LIMIT 1)
+FROM outbox.position ORDER BY n DESC LIMIT 1`, slot))
+	}, "position stored")
 }
 
 // A writer is at work in the slot: truncation does not queue behind it. Negative
@@ -113,6 +123,7 @@ func TestTruncationChecksUnderTheLock(t *testing.T) {
 			first := db.slot(t)
 			db.write(t, "k", "1")
 			eventually(t, func() bool { return len(p.messages()) == 1 && r.caughtUp() }, "published")
+			storePast(t, db, r, first)
 			tx := begin(t, db)
 			txWrite(t, tx, "k", "2")
 			require.NoError(t, stop())

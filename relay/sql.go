@@ -26,43 +26,47 @@ const columns = `id, event_id, topic, key, type, source, coalesce(time, created_
   correlation_id, causation_id, headers, payload, schema_fp,
   256 + coalesce(octet_length(payload), 0) + coalesce(pg_column_size(headers), 0) AS size`
 
-// bounded ends a page with the row that reaches $6 bytes, and adds the token.
-// The inner LIMIT is never left out: without it a table that has never been
-// analysed gets a sequential scan and a sort.
-func bounded(page string) string {
-	return `SELECT w.*, (SELECT token FROM {s}.incarnation) FROM (
-  SELECT q.*, sum(size) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING)::bigint AS total FROM (` + page + `) q
+// pageHead and pageTail end a page with the row that reaches $6 bytes, and add the
+// token. The LIMIT between them is never left out: without it a table that has
+// never been analysed gets a sequential scan and a sort.
+const (
+	pageHead = `SELECT w.*, (SELECT token FROM {s}.incarnation) FROM (
+  SELECT q.*, sum(size) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING)::bigint AS total FROM (`
+	pageTail = `) q
 ) w WHERE total - size < $6::bigint ORDER BY id`
-}
+)
 
 // latest is the newest position of each pipeline and shard.
 const latest = `SELECT DISTINCT ON (p.pipeline, q.shard) p.pipeline, q.shard, p.n, p.s
   FROM {s}.position p, unnest(p.shards) q(shard) ORDER BY p.pipeline, q.shard, p.n DESC`
 
-func newQueries(schema string) queries {
-	q := queries{
-		// A statement of its own, outside any transaction that writes, on the
-		// primary. pg_sequence_last_value, never SELECT last_value, which is a dirty
-		// read that may be up to 32 ahead. The CASE reads h before age() reads the
-		// next xid; OFFSET 0 keeps the planner from merging the two levels.
-		probe: `SELECT h, cur::text, pg_snapshot_xmax(cur)::text::bigint
+// Reading.
+const (
+	// A statement of its own, outside any transaction that writes, on the
+	// primary. pg_sequence_last_value, never SELECT last_value, which is a dirty
+	// read that may be up to 32 ahead. The CASE reads h before age() reads the
+	// next xid; OFFSET 0 keeps the planner from merging the two levels.
+	sqlProbe = `SELECT h, cur::text, pg_snapshot_xmax(cur)::text::bigint
     + CASE WHEN h IS NOT NULL THEN age(pg_snapshot_xmax(cur)::xid) END,
   (SELECT token FROM {s}.incarnation), pg_is_in_recovery()
-FROM (SELECT pg_sequence_last_value('{s}.event_id_seq') h, pg_current_snapshot() cur OFFSET 0) p`,
-
-		late: bounded(`SELECT l.* FROM unnest($1::text::xid8[]) x CROSS JOIN LATERAL (
+FROM (SELECT pg_sequence_last_value('{s}.event_id_seq') h, pg_current_snapshot() cur OFFSET 0) p`
+	sqlLate = pageHead + `SELECT l.* FROM unnest($1::text::xid8[]) x CROSS JOIN LATERAL (
     SELECT ` + columns + ` FROM {s}.event
     WHERE xid = x AND id <= $2::bigint AND id > $3::bigint AND shard = ANY($4::smallint[])
-    ORDER BY id LIMIT $5::int) l ORDER BY l.id LIMIT $5::int`),
-		fresh: bounded(`SELECT ` + columns + ` FROM {s}.event
+    ORDER BY id LIMIT $5::int) l ORDER BY l.id LIMIT $5::int` + pageTail
+	sqlFresh = pageHead + `SELECT ` + columns + ` FROM {s}.event
     WHERE id > $3::bigint AND id <= $2::bigint AND shard = ANY($4::smallint[])
       AND pg_visible_in_snapshot(xid, $1::text::pg_snapshot)
-    ORDER BY id LIMIT $5::int`),
+    ORDER BY id LIMIT $5::int` + pageTail
+	sqlSchemas = `SELECT fp, format, text, content_type FROM {s}.schema WHERE fp = ANY($1::bigint[])`
+)
 
-		// FOR SHARE, not FOR KEY SHARE: a takeover changes no key column, so only
-		// this keeps a takeover and a flush apart. Without the token a flush that
-		// was under way during a crash would store a position from before it.
-		flush: `WITH a AS (SELECT * FROM unnest($3::smallint[], $4::bigint[], $5::int[]) a(shard, epoch, g)),
+// Positions.
+const (
+	// FOR SHARE, not FOR KEY SHARE: a takeover changes no key column, so only
+	// this keeps a takeover and a flush apart. Without the token a flush that
+	// was under way during a crash would store a position from before it.
+	sqlFlush = `WITH a AS (SELECT * FROM unnest($3::smallint[], $4::bigint[], $5::int[]) a(shard, epoch, g)),
 l AS (SELECT l.shard, a.g FROM a JOIN {s}.lease l ON l.pipeline = $1 AND l.shard = a.shard AND l.epoch = a.epoch AND l.owner = $2
   ORDER BY l.shard FOR SHARE OF l),
 lg AS (SELECT g, array_agg(shard) shards FROM l GROUP BY g),
@@ -73,74 +77,99 @@ SELECT $1, lg.shards, $2, p.s::pg_snapshot, p.h, p.b::xid8, nullif(p.s2, '')::pg
   CASE WHEN p.s2 <> '' THEN p.h2 END, CASE WHEN p.s2 <> '' THEN p.b2::xid8 END, p.c
 FROM lg JOIN p ON p.g = lg.g
 WHERE (SELECT token FROM {s}.incarnation) = $13::uuid
-RETURNING shards`,
-		// Rows that are the latest of some shard stay, however old they are.
-		prune: `WITH latest AS MATERIALIZED (SELECT DISTINCT ON (q.shard) p.n FROM {s}.position p, unnest(p.shards) q(shard)
+RETURNING shards`
+	// Rows that are the latest of some shard stay, however old they are.
+	sqlPrune = `WITH latest AS MATERIALIZED (SELECT DISTINCT ON (q.shard) p.n FROM {s}.position p, unnest(p.shards) q(shard)
   WHERE p.pipeline = $1 ORDER BY q.shard, p.n DESC)
 DELETE FROM {s}.position p WHERE p.pipeline = $1
-  AND p.n < (SELECT max(n) FROM latest) AND NOT EXISTS (SELECT FROM latest l WHERE l.n = p.n)`,
-		load: `SELECT DISTINCT ON (q.shard) q.shard, p.s::text, p.h, p.b::text, coalesce(p.s2::text, ''),
+  AND p.n < (SELECT max(n) FROM latest) AND NOT EXISTS (SELECT FROM latest l WHERE l.n = p.n)`
+	sqlLoad = `SELECT DISTINCT ON (q.shard) q.shard, p.s::text, p.h, p.b::text, coalesce(p.s2::text, ''),
   coalesce(p.h2, 0), coalesce(p.b2::text, '0'), p.c, (SELECT token FROM {s}.incarnation)
-FROM {s}.position p, unnest(p.shards) q(shard) WHERE p.pipeline = $1 ORDER BY q.shard, p.n DESC`,
+FROM {s}.position p, unnest(p.shards) q(shard) WHERE p.pipeline = $1 ORDER BY q.shard, p.n DESC`
+)
 
-		schemas: `SELECT fp, format, text, content_type FROM {s}.schema WHERE fp = ANY($1::bigint[])`,
-
-		token:    `SELECT token FROM {s}.incarnation`,
-		newToken: `INSERT INTO {s}.incarnation DEFAULT VALUES ON CONFLICT DO NOTHING`,
-		identity: `SELECT m.shards, m.system_identifier, c.system_identifier, m.database_oid::bigint, d.oid::bigint
-FROM {s}.meta m, pg_control_system() c, pg_database d WHERE d.datname = current_database()`,
-		// "Stored xids are ahead" alone would not do: after some traffic a restored
-		// position lies behind the cluster's own xids and skips events silently.
-		ahead: `SELECT coalesce((SELECT xid FROM {s}.event ORDER BY xid DESC LIMIT 1) >= next, false)
+// Identity and start checks.
+const (
+	sqlToken    = `SELECT token FROM {s}.incarnation`
+	sqlNewToken = `INSERT INTO {s}.incarnation DEFAULT VALUES ON CONFLICT DO NOTHING`
+	sqlIdentity = `SELECT m.shards, m.system_identifier, c.system_identifier, m.database_oid::bigint, d.oid::bigint
+FROM {s}.meta m, pg_control_system() c, pg_database d WHERE d.datname = current_database()`
+	// "Stored xids are ahead" alone would not do: after some traffic a restored
+	// position lies behind the cluster's own xids and skips events silently.
+	sqlAhead = `SELECT coalesce((SELECT xid FROM {s}.event ORDER BY xid DESC LIMIT 1) >= next, false)
   OR EXISTS (SELECT FROM {s}.position WHERE b > next OR b2 > next)
 FROM (SELECT (pg_snapshot_xmax(cur)::text::bigint + age(pg_snapshot_xmax(cur)::xid))::text::xid8 AS next
-  FROM (SELECT pg_current_snapshot() cur OFFSET 0) c OFFSET 0) n`,
-		version: `SELECT version FROM {s}.schema_version`,
-		grants: `SELECT current_user, priv, CASE kind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || '{s}.' || obj
+  FROM (SELECT pg_current_snapshot() cur OFFSET 0) c OFFSET 0) n`
+	sqlVersion = `SELECT version FROM {s}.schema_version`
+	sqlGrants  = `SELECT current_user, priv, CASE kind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || '{s}.' || obj
 FROM unnest($1::text[], $2::text[], $3::text[]) r(kind, obj, priv)
 WHERE NOT CASE kind WHEN 'S' THEN has_sequence_privilege('{s}.' || obj, priv) ELSE has_table_privilege('{s}.' || obj, priv) END
-LIMIT 1`,
+LIMIT 1`
+)
 
-		// Clock_timestamp, not now: a statement may have waited.
-		join:  `INSERT INTO {s}.instance (name, expires_at) VALUES ($1, clock_timestamp() + $2::bigint * interval '1 ms')`,
-		beat:  `UPDATE {s}.instance SET expires_at = clock_timestamp() + $2::bigint * interval '1 ms' WHERE name = $1`,
-		leave: `DELETE FROM {s}.instance WHERE name = $1`,
+// Instances and leases.
+const (
+	// Clock_timestamp, not now: a statement may have waited.
+	sqlJoin           = `INSERT INTO {s}.instance (name, expires_at) VALUES ($1, clock_timestamp() + $2::bigint * interval '1 ms')`
+	sqlBeat           = `UPDATE {s}.instance SET expires_at = clock_timestamp() + $2::bigint * interval '1 ms' WHERE name = $1`
+	sqlLeave          = `DELETE FROM {s}.instance WHERE name = $1`
+	sqlRegister       = `INSERT INTO {s}.pipeline (name) VALUES ($1) ON CONFLICT DO NOTHING`
+	sqlRegisterLeases = `INSERT INTO {s}.lease (pipeline, shard) SELECT $1, g FROM generate_series(0, $2::int - 1) g`
+	sqlRegisterStart  = `INSERT INTO {s}.position (pipeline, shards, owner, s, h, b)
+SELECT $1, array_agg(g::smallint), '', $3::text::pg_snapshot, 0, $4::text::xid8 FROM generate_series(0, $2::int - 1) g`
+	sqlLeasesFree = `SELECT count(*) > 0 AND bool_and(l.owner = $2 OR NOT EXISTS (
+  SELECT FROM {s}.instance i WHERE i.name = l.owner AND i.expires_at > clock_timestamp())) FROM {s}.lease l WHERE l.pipeline = $1`
+	sqlExpire     = `DELETE FROM {s}.instance WHERE expires_at <= clock_timestamp() AND name <> $1`
+	sqlLockLeases = `SELECT count(*) FROM (SELECT FROM {s}.lease WHERE pipeline = $1 ORDER BY shard FOR UPDATE) l`
+	sqlTake       = `UPDATE {s}.lease l SET owner = $2, epoch = epoch + 1 WHERE l.pipeline = $1
+  AND (l.owner = $2 OR NOT EXISTS (SELECT FROM {s}.instance i WHERE i.name = l.owner)) RETURNING shard, epoch`
+)
 
-		register:       `INSERT INTO {s}.pipeline (name) VALUES ($1) ON CONFLICT DO NOTHING`,
-		registerLeases: `INSERT INTO {s}.lease (pipeline, shard) SELECT $1, g FROM generate_series(0, $2::int - 1) g`,
-		registerStart: `INSERT INTO {s}.position (pipeline, shards, owner, s, h, b)
-SELECT $1, array_agg(g::smallint), '', $3::text::pg_snapshot, 0, $4::text::xid8 FROM generate_series(0, $2::int - 1) g`,
-
-		leasesFree: `SELECT count(*) > 0 AND bool_and(l.owner = $2 OR NOT EXISTS (
-  SELECT FROM {s}.instance i WHERE i.name = l.owner AND i.expires_at > clock_timestamp())) FROM {s}.lease l WHERE l.pipeline = $1`,
-		expire:     `DELETE FROM {s}.instance WHERE expires_at <= clock_timestamp() AND name <> $1`,
-		lockLeases: `SELECT count(*) FROM (SELECT FROM {s}.lease WHERE pipeline = $1 ORDER BY shard FOR UPDATE) l`,
-		take: `UPDATE {s}.lease l SET owner = $2, epoch = epoch + 1 WHERE l.pipeline = $1
-  AND (l.owner = $2 OR NOT EXISTS (SELECT FROM {s}.instance i WHERE i.name = l.owner)) RETURNING shard, epoch`,
-
-		slotState: `SELECT xid::text, created_at, clock_timestamp() FROM {s}.event_{n} ORDER BY {order} LIMIT 1`,
-		// NOWAIT, not a timeout: a queued lock request stalls every reader behind it.
-		slotLock: `LOCK TABLE {s}.event_{n} IN ACCESS EXCLUSIVE MODE NOWAIT`,
-		slotCheck: `SELECT NOT EXISTS (SELECT FROM {s}.pipeline p CROSS JOIN generate_series(0, $1::int - 1) g
+// Retention.
+const (
+	sqlSlotState = `SELECT xid::text, created_at, clock_timestamp() FROM {s}.event_{n} ORDER BY {order} LIMIT 1`
+	// NOWAIT, not a timeout: a queued lock request stalls every reader behind it.
+	sqlSlotLock  = `LOCK TABLE {s}.event_{n} IN ACCESS EXCLUSIVE MODE NOWAIT`
+	sqlSlotCheck = `SELECT NOT EXISTS (SELECT FROM {s}.pipeline p CROSS JOIN generate_series(0, $1::int - 1) g
     LEFT JOIN (` + latest + `) l ON l.pipeline = p.name AND l.shard = g
   WHERE (pg_snapshot_xmin(l.s) > newest.xid) IS NOT TRUE)
-FROM (SELECT xid FROM {s}.event_{n} ORDER BY xid DESC LIMIT 1) newest`,
-		slotCut: `TRUNCATE {s}.event_{n}`,
-		// setval, not nextval, which can jump after a crash.
-		slotUp: `SELECT setval('{s}.slot_seq', $1::bigint + 1)
-WHERE pg_sequence_last_value('{s}.slot_seq') = $1::bigint AND NOT EXISTS (SELECT FROM {s}.event_{n})`,
-	}
-	q.fill(schema)
-	return q
-}
+FROM (SELECT xid FROM {s}.event_{n} ORDER BY xid DESC LIMIT 1) newest`
+	sqlSlotCut = `TRUNCATE {s}.event_{n}`
+	// setval, not nextval, which can jump after a crash.
+	sqlSlotUp = `SELECT setval('{s}.slot_seq', $1::bigint + 1)
+WHERE pg_sequence_last_value('{s}.slot_seq') = $1::bigint AND NOT EXISTS (SELECT FROM {s}.event_{n})`
+)
 
-func (q *queries) fill(schema string) {
-	for _, s := range []*string{
-		&q.probe, &q.late, &q.fresh, &q.flush, &q.prune, &q.load, &q.schemas, &q.token, &q.newToken,
-		&q.identity, &q.ahead, &q.version, &q.grants, &q.join, &q.beat, &q.leave,
-		&q.register, &q.registerLeases, &q.registerStart, &q.leasesFree, &q.expire, &q.lockLeases, &q.take,
-		&q.slotState, &q.slotLock, &q.slotCheck, &q.slotCut, &q.slotUp,
-	} {
-		*s = strings.ReplaceAll(*s, "{s}", schema)
+func newQueries(schema string) queries {
+	in := strings.NewReplacer("{s}", schema).Replace
+	return queries{
+		probe:          in(sqlProbe),
+		late:           in(sqlLate),
+		fresh:          in(sqlFresh),
+		schemas:        in(sqlSchemas),
+		flush:          in(sqlFlush),
+		prune:          in(sqlPrune),
+		load:           in(sqlLoad),
+		token:          in(sqlToken),
+		newToken:       in(sqlNewToken),
+		identity:       in(sqlIdentity),
+		ahead:          in(sqlAhead),
+		version:        in(sqlVersion),
+		grants:         in(sqlGrants),
+		join:           in(sqlJoin),
+		beat:           in(sqlBeat),
+		leave:          in(sqlLeave),
+		register:       in(sqlRegister),
+		registerLeases: in(sqlRegisterLeases),
+		registerStart:  in(sqlRegisterStart),
+		leasesFree:     in(sqlLeasesFree),
+		expire:         in(sqlExpire),
+		lockLeases:     in(sqlLockLeases),
+		take:           in(sqlTake),
+		slotState:      in(sqlSlotState),
+		slotLock:       in(sqlSlotLock),
+		slotCheck:      in(sqlSlotCheck),
+		slotCut:        in(sqlSlotCut),
+		slotUp:         in(sqlSlotUp),
 	}
 }
