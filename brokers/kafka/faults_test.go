@@ -355,7 +355,7 @@ func TestMorePartitions(t *testing.T) {
 	require.Contains(t, log.String(), "before=1 now=3")
 }
 
-// TestNothingIsSentWithEndedContext, nor after Close.
+// TestNothingIsSent with an ended context, nor after Close.
 func TestNothingIsSent(t *testing.T) {
 	c := svctest.FakeKafka(t, kfake.SeedTopics(1, "orders"))
 	sent := c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Observe: true, Count: -1})

@@ -50,7 +50,6 @@ func harness(addrs []string) brokertest.Harness {
 				limit := strconv.Itoa(topic.MaxBytes)
 				configs["max.message.bytes"] = &limit
 			}
-			// Some sends of the suite are of zeroes: compressed they would pass.
 			createTopic(t, addrs, topic.Name, topic.Units, configs)
 		},
 		Without: map[string]string{
@@ -65,7 +64,7 @@ func testConfig(addrs []string) kafka.Config {
 		Brokers: addrs,
 		Logger:  slog.New(slog.DiscardHandler),
 		Sarama: func(sc *sarama.Config) {
-			sc.Producer.Compression = sarama.CompressionNone
+			sc.Producer.Compression = sarama.CompressionNone              // oversize payloads are zeroes: compressed they would pass
 			sc.Consumer.Group.Heartbeat.Interval = 200 * time.Millisecond // rebalances are noticed by heartbeats
 		},
 	}

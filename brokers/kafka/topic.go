@@ -98,8 +98,7 @@ func (t *topic) assign(msgs []brokers.Message, idx []int32) ([]*partition, error
 	return out, nil
 }
 
-// leader returns the address of a partition's leader, "" if there is none, and
-// the most bytes that a batch may have.
+// leader returns the address of a partition's leader, "" if there is none.
 func (t *topic) leader(id int32) string {
 	t.mu.Lock()
 	defer t.mu.Unlock()

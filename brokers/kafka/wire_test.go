@@ -129,7 +129,7 @@ var javaPartitions = []struct {
 	{"\u0000\u00ff", [...]int32{0, 2, 5, 11, 47, 47, 647}},
 }
 
-// assignedTo returns a topic with n partitions that nobody serves.
+// topicOf returns a topic with n partitions that nobody serves.
 func topicOf(n int) *topic {
 	t := newTopic(NewPublisher(Config{Brokers: []string{"unused:1"}}), "orders")
 	t.adopt(make([]string, n), 1<<20)
