@@ -72,11 +72,11 @@ func (r *runner) bury(t *task, tx *transaction) (result, error) {
 	if r.routed() {
 		state = "moving"
 	}
-	ctx, cancel := context.WithTimeout(t.ctx, r.cfg.HandlerTimeout)
+	ctx, cancel := context.WithTimeout(t.ctx, r.patience())
 	defer cancel()
 	written, err := r.insert(ctx, t, tx, state)
 	if err == nil {
-		err = tx.commit(r.cfg.HandlerTimeout)
+		err = tx.commit(r.patience())
 	}
 	if err != nil {
 		return result{}, fmt.Errorf("write a dead letter: %w", err)
@@ -98,7 +98,7 @@ func (r *runner) bury(t *task, tx *transaction) (result, error) {
 // resolves the last dead letter of a key does so under the same lock: either t
 // is stored before, and seen by them, or it is handled after.
 func (r *runner) block(t *task, tx *transaction) (bool, error) {
-	ctx, cancel := context.WithTimeout(t.ctx, r.cfg.HandlerTimeout)
+	ctx, cancel := context.WithTimeout(t.ctx, r.patience())
 	defer cancel()
 	m := &t.d.Message
 	if _, err := tx.Exec(ctx, keyLockSQL, keyLock(r.store.ConsumerID(), t.hash)); err != nil {
@@ -110,7 +110,7 @@ func (r *runner) block(t *task, tx *transaction) (bool, error) {
 		return false, err
 	}
 	if _, err = r.insert(ctx, t, tx, "blocked"); err == nil {
-		err = tx.commit(r.cfg.HandlerTimeout)
+		err = tx.commit(r.patience())
 	}
 	if err != nil {
 		return false, fmt.Errorf("store a blocked event: %w", err)

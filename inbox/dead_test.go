@@ -267,7 +267,9 @@ func TestUnknownTypes(t *testing.T) {
 	t.Run("ignored", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t)
-		require.Equal(t, inbox.Stats{Ignored: 1, Handled: 1}, deliver(w, unknown, message("a", 2)))
+		withoutID := unknown
+		withoutID.ID = ""
+		require.Equal(t, inbox.Stats{Ignored: 2, Handled: 1}, deliver(w, unknown, withoutID, message("a", 2)))
 		require.Empty(t, w.dead())
 		require.Equal(t, 1, w.claims())
 	})
@@ -342,4 +344,17 @@ func TestHeadersOfADeadLetterAreReadableInSQL(t *testing.T) {
 	var raw []byte
 	require.NoError(t, w.pool.QueryRow(t.Context(), `SELECT headers FROM inbox.dead WHERE headers->>'tenant' = 'a'`).Scan(&raw))
 	require.True(t, json.Valid(raw))
+}
+
+func TestDeadLettersOverSQL(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	late := message("late", 1)
+	late.ID = v7At(timeDaysAgo(30))
+	w.publish(message("bad", 1), message("bad", 2), late)
+	in := handlerForms()["sql.Tx"](w, w.config("inventory"), func(execFunc, inbox.Event[order]) error { return errBroken })
+	w.settled("inventory")
+	require.NoError(t, in.end())
+	require.Equal(t, inbox.Stats{Failures: 3, DeadLettered: 2, Blocked: 1}, in.Stats())
+	require.Equal(t, 1, w.count(`SELECT count(*) FROM inbox.dead WHERE state = 'blocked' AND key = 'bad' AND payload IS NOT NULL`))
 }

@@ -15,7 +15,7 @@ import (
 // letter whose copy a crash has held up.
 func (r *runner) duplicate(t *task) (result, error) {
 	if r.routed() {
-		ctx, cancel := context.WithTimeout(t.ctx, r.cfg.HandlerTimeout)
+		ctx, cancel := context.WithTimeout(t.ctx, r.patience())
 		defer cancel()
 		d := death{}
 		err := r.pool.QueryRow(ctx, r.sql.moving, r.store.ConsumerID(), r.store.UUID(t.key)).Scan(&d.reason, &d.err, &t.attempts)

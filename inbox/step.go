@@ -98,16 +98,17 @@ func (r *runner) prepare(t *task) (h handler, run call, res result, over bool) {
 	switch {
 	case t.dead != nil:
 		return h, nil, res, false
-	case m.ID == "":
-		t.die(reasonNoID, errors.New("the message has no event id"))
-		return h, nil, res, false
 	case m.Type == "":
 		t.die(reasonNoType, errors.New("the message has no event type"))
 		return h, nil, res, false
 	}
 	h, ok := r.handlers[m.Type]
-	if !ok {
+	switch {
+	case !ok: // before the id is looked at: it is none of our business
 		return r.noHandler(t)
+	case m.ID == "":
+		t.die(reasonNoID, errors.New("the message has no event id"))
+		return h, nil, res, false
 	}
 	err := guard(func() (err error) {
 		run, err = h.bind(t.ctx, r.cfg.Wire, t.d)
@@ -158,7 +159,7 @@ func (r *runner) handle(t *task, tx *transaction, run call) (result, error) {
 	if err == nil {
 		// Also when ctx has ended since: the handler is content, and whoever got the
 		// message meanwhile waits for this claim.
-		if err = tx.commit(r.cfg.HandlerTimeout); err == nil {
+		if err = tx.commit(r.patience()); err == nil {
 			r.stats.handled.Add(1)
 			return r.ack(t, nil)
 		}

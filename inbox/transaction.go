@@ -14,9 +14,12 @@ import (
 	"github.com/outboxkit/outboxkit/internal/sqltx"
 )
 
-// frozenGrace is added to the handler's timeout: past both, the database ends
-// the transaction of a process that has stopped talking to it.
+// frozenGrace is added to the handler's timeout.
 const frozenGrace = 5 * time.Second
+
+// patience is when the database ends the transaction of a process that has
+// stopped talking to it, and how long our own statements may take.
+func (r *runner) patience() time.Duration { return r.cfg.HandlerTimeout + frozenGrace }
 
 // transaction is the one transaction of an attempt, in either of two forms.
 type transaction struct {
@@ -38,7 +41,7 @@ type opened struct {
 // blocked. A claim waits for another transaction that holds the same; that ends,
 // at the latest when the database ends it for idleness, and so does the wait.
 func (r *runner) begin(t *task, overSQL bool) (*transaction, opened, error) {
-	ctx, cancel := context.WithTimeout(t.ctx, r.cfg.HandlerTimeout+2*frozenGrace)
+	ctx, cancel := context.WithTimeout(t.ctx, r.patience()+frozenGrace)
 	defer cancel()
 	begin := r.beginPgx
 	if overSQL {
@@ -129,7 +132,7 @@ func (r *runner) beginSQL(ctx context.Context, t *task) (_ *transaction, o opene
 
 // prelude is the statement before the claim.
 func (r *runner) prelude(t *task) (string, []any) {
-	timeout := strconv.FormatInt((r.cfg.HandlerTimeout + frozenGrace).Milliseconds(), 10)
+	timeout := strconv.FormatInt(r.patience().Milliseconds(), 10)
 	if !r.blocks(t) {
 		return r.sql.prelude, []any{timeout}
 	}
