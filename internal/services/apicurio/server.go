@@ -81,7 +81,7 @@ func (s *Server) start(ctx context.Context, java, jar string) error {
 	p, err := proc.Start(proc.Spec{
 		Name: "apicurio", Path: java, Dir: s.dir, LogFile: filepath.Join(s.dir, "log"),
 		Args: []string{
-			"-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
+			"-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:-UsePerfData", "-XX:TieredStopAtLevel=1",
 			"-Dquarkus.http.host=127.0.0.1", "-Dquarkus.http.port=" + strconv.Itoa(s.port),
 			"-Dquarkus.log.level=WARN", "-Djava.io.tmpdir=" + s.dir,
 			"-jar", jar,
