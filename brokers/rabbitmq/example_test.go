@@ -5,9 +5,14 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"testing"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"github.com/stretchr/testify/require"
 
 	"github.com/outboxkit/outboxkit/brokers"
 	"github.com/outboxkit/outboxkit/brokers/rabbitmq"
+	"github.com/outboxkit/outboxkit/internal/svctest"
 )
 
 // Publish two orders and consume them, over a queue that is declared on the way.
@@ -41,6 +46,17 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
+	// It prints
 	// o-1: placed
 	// o-1: paid
+}
+
+func TestExample(t *testing.T) {
+	url := svctest.RabbitMQ(t)
+	Example()
+	withChannel(t, url, func(ch *amqp.Channel) {
+		left, err := ch.QueueDelete("example.orders", false, false, false)
+		require.NoError(t, err)
+		require.Zero(t, left)
+	})
 }

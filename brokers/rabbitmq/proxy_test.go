@@ -1,7 +1,10 @@
 package rabbitmq_test
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"net"
+	"net/http/httptest"
 	"net/url"
 	"sync"
 	"testing"
@@ -26,6 +29,26 @@ func newProxy(t *testing.T, brokerURL string) *proxy {
 	require.NoError(t, err)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
+	return startProxy(t, listener, u)
+}
+
+// newTLSProxy returns a proxy that takes TLS, and what a client needs for it.
+func newTLSProxy(t *testing.T, brokerURL string) (*proxy, *tls.Config) {
+	t.Helper()
+	u, err := url.Parse(brokerURL)
+	require.NoError(t, err)
+	u.Scheme = "amqps"
+	certified := httptest.NewTLSServer(nil) // for its certificate
+	t.Cleanup(certified.Close)
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: certified.TLS.Certificates, MinVersion: tls.VersionTLS12})
+	require.NoError(t, err)
+	roots := x509.NewCertPool()
+	roots.AddCert(certified.Certificate())
+	return startProxy(t, listener, u), &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+}
+
+func startProxy(t *testing.T, listener net.Listener, u *url.URL) *proxy {
+	t.Helper()
 	p := &proxy{listener: listener, target: u.Host, open: make(chan struct{})}
 	close(p.open)
 	u.Host = listener.Addr().String()
@@ -54,7 +77,9 @@ func (p *proxy) accept(running *sync.WaitGroup) {
 			continue
 		}
 		// What the proxy has not read stays with the client.
-		_ = client.(*net.TCPConn).SetReadBuffer(4096)
+		if tcp, ok := client.(*net.TCPConn); ok {
+			_ = tcp.SetReadBuffer(4096)
+		}
 		p.mu.Lock()
 		p.conns = append(p.conns, client, server)
 		p.mu.Unlock()

@@ -348,6 +348,25 @@ func TestDeclare(t *testing.T) {
 	require.Equal(t, 300, sum)
 }
 
+// TestTLS also sees that the client's own configuration can be reached.
+func TestTLS(t *testing.T) {
+	url := svctest.RabbitMQ(t)
+	queue := newQueue(t, url, nil)
+	through, trusting := newTLSProxy(t, url)
+	asked := 0
+	cfg := rabbitmq.PublisherConfig{URL: through.url, TLS: trusting, Client: func(c *amqp.Config) {
+		asked++
+		c.Properties = amqp.Table{"connection_name": "mine"}
+		c.Recovery = &amqp.Recovery{} // ignored
+	}}
+	requireConfirmed(t, newPublisher(t, cfg).Publish(t.Context(), []brokers.Message{message(queue, "", 0)}))
+	require.Equal(t, 1, asked)
+	cfg.TLS = nil
+	err := newPublisher(t, cfg).Publish(t.Context(), []brokers.Message{message(queue, "", 0)})[0]
+	require.ErrorContains(t, err, "certificate")
+	require.Equal(t, brokers.ClassUnavailable, brokers.ClassOf(err))
+}
+
 func TestCloseLeavesNothingBehind(t *testing.T) {
 	url := svctest.RabbitMQ(t)
 	queue := newQueue(t, url, nil)

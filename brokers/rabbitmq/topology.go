@@ -1,6 +1,7 @@
 package rabbitmq
 
 import (
+	"errors"
 	"sync"
 	"time"
 
@@ -57,11 +58,17 @@ func (t *topology) ensure(l *link, d destination, topic string) error {
 		t.mu.Lock()
 		t.known[d] = l
 		t.mu.Unlock()
-	case l.alive(): // the broker said no
+	case l.alive() && saidNo(err):
 		err = failed(brokers.ClassDestination, topic, err)
 		t.refuse(d, err)
 	}
 	return err
+}
+
+// saidNo reports whether the broker refused what was asked.
+func saidNo(err error) bool {
+	var e *amqp.Error
+	return errors.As(err, &e) && closesChannelOnly(e)
 }
 
 func (t *topology) look(l *link, d destination) (known bool, err error) {
