@@ -58,8 +58,7 @@ func Parse(schema string) (c *Codec, err error) {
 	if err != nil {
 		return nil, err
 	}
-	// A cache of its own: hamba's global one would give a nested record the
-	// fields of another version of the same name.
+	// A cache of its own: in hamba's global one two versions of a name collide.
 	parsed, err := hamba.ParseWithCache(text, "", &hamba.SchemaCache{})
 	if err != nil {
 		return nil, schemaErrorf("%w", err)

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	hamba "github.com/hamba/avro/v2"
 	"github.com/stretchr/testify/require"
 
 	"github.com/outboxkit/outboxkit/event"
@@ -286,7 +287,7 @@ func TestParseRefuses(t *testing.T) {
 	require.Panics(t, func() { MustParse("{") })
 }
 
-// hamba's global cache would decode the second with the first's nested record.
+// Versions of one name live side by side; hamba's global cache knows none of them.
 func TestSameNamesInTwoVersions(t *testing.T) {
 	schema := func(price string) string {
 		return `{"type":"record","name":"Basket","fields":[{"name":"line","type":{"type":"record","name":"Line","fields":[
@@ -314,6 +315,8 @@ func TestSameNamesInTwoVersions(t *testing.T) {
 	var got line2
 	require.NoError(t, v2.Decode(d2, event.Schema{}, &got))
 	require.Equal(t, in, got)
+
+	require.Nil(t, hamba.DefaultSchemaCache.Get("Line"))
 
 	// Equal canonical forms, other defaults: they must not share encoders.
 	a := MustParse(`{"type":"record","name":"D","fields":[{"name":"x","type":"int","default":1}]}`)

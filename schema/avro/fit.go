@@ -3,10 +3,8 @@ package avro
 import (
 	"encoding"
 	"fmt"
-	"math"
 	"math/big"
 	"reflect"
-	"strconv"
 	"sync"
 
 	"github.com/outboxkit/outboxkit/event"
@@ -128,58 +126,6 @@ func (b *fitBuilder) checker(n *node, t reflect.Type) func(reflect.Value, int) *
 	return nil
 }
 
-// intChecker: hamba cuts a Go int, or a time of day, down to 32 bits.
-func intChecker(n *node) func(reflect.Value, int) *event.FieldError {
-	lowest, highest := int64(math.MinInt32), int64(math.MaxInt32)
-	if n.logical == "time-millis" {
-		lowest, highest = lowest*1e6, highest*1e6
-	}
-	return func(v reflect.Value, _ int) *event.FieldError {
-		if i := v.Int(); i > highest || i < lowest {
-			return &event.FieldError{
-				Value: strconv.FormatInt(i, 10), Problem: "is out of range for " + n.describe(),
-				Hint: "an Avro int has 32 bits; use long for more",
-			}
-		}
-		return nil
-	}
-}
-
-// decimalChecker: hamba drops the digits that the scale has no room for.
-func decimalChecker(n *node, full bool) func(reflect.Value, int) *event.FieldError {
-	scale := new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(n.scale)), nil)
-	return func(v reflect.Value, _ int) *event.FieldError {
-		r, _ := v.Interface().(*big.Rat)
-		if r == nil {
-			return misfit(n, "is a nil pointer")
-		}
-		// Num and Denom have no common factor: the quotient is whole if Denom divides
-		// the scale.
-		if !divides(r.Denom(), scale) {
-			return &event.FieldError{
-				Value: r.RatString(), Problem: fmt.Sprintf("has more than %d decimal places", n.scale),
-				Hint: "round it, or give the schema a larger scale",
-			}
-		}
-		if !full {
-			return nil
-		}
-		num := new(big.Int).Mul(r.Num(), scale)
-		num.Quo(num.Abs(num), r.Denom())
-		if digits := len(num.String()); digits > n.precision {
-			return misfit(n, fmt.Sprintf("has %d digits; the precision is %d", digits, n.precision))
-		}
-		return nil
-	}
-}
-
-func divides(d, n *big.Int) bool {
-	if d.IsUint64() && n.IsUint64() {
-		return n.Uint64()%d.Uint64() == 0
-	}
-	return new(big.Int).Rem(n, d).Sign() == 0
-}
-
 func (b *fitBuilder) pointer(n *node, t reflect.Type, refuseNil bool) func(reflect.Value, int) *event.FieldError {
 	inner := b.build(n, t.Elem())
 	if inner.check == nil && !refuseNil {
@@ -209,15 +155,16 @@ func (b *fitBuilder) union(n *node, t reflect.Type) func(reflect.Value, int) *ev
 		return b.build(other, t).check
 	case t.Kind() == reflect.Map:
 		return func(v reflect.Value, depth int) *event.FieldError {
-			for it := v.MapRange(); it.Next(); {
-				name := it.Key().String()
-				branch := n.branch(name)
-				if branch == nil {
-					return &event.FieldError{Value: name, Problem: "names no branch of the union", Hint: "a union in a map has one entry: branch name → value"}
-				}
-				return inside(name, f.check(branch, it.Value(), depth))
+			it := v.MapRange()
+			if !it.Next() {
+				return nil
 			}
-			return nil
+			name := it.Key().String()
+			branch := n.branch(name)
+			if branch == nil {
+				return &event.FieldError{Value: name, Problem: "names no branch of the union", Hint: "a union in a map has one entry: branch name → value"}
+			}
+			return inside(name, f.check(branch, it.Value(), depth))
 		}
 	case t.Kind() == reflect.Int:
 		// hamba prefers int to long for a Go int, and cuts it off.
