@@ -290,3 +290,21 @@ func TestQueuesAreIndependent(t *testing.T) {
 		require.Equal(t, perKey, count, key)
 	}
 }
+
+// TestLastAcksGetThrough: a burst of acks right before the end counts.
+func TestLastAcksGetThrough(t *testing.T) {
+	const count = 200
+	url := svctest.RabbitMQ(t)
+	queue := newQueue(t, url, nil)
+	publishNumbered(t, url, queue, 0, count)
+	c := consume(t, rabbitmq.SubscriberConfig{URL: url, Prefetch: count}, queue)
+	held := c.take(t, count)
+	c.cancel()
+	for i := range held { // backwards, so that none could be combined
+		require.NoError(t, held[count-1-i].Ack())
+	}
+	require.NoError(t, <-c.done)
+	publishNumbered(t, url, queue, count, count+1)
+	next := consume(t, rabbitmq.SubscriberConfig{URL: url, DrainTimeout: time.Millisecond}, queue)
+	requireNumbered(t, queue, next.take(t, 1), count)
+}

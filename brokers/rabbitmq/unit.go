@@ -18,6 +18,9 @@ var (
 	errSettled   = errors.New("the delivery has been settled already")
 )
 
+// ackLinger is how long after the last ack a channel is closed.
+const ackLinger = 100 * time.Millisecond
+
 // unit is the life of one channel that consumes one queue. Delivery tags mean
 // something only within it.
 type unit struct {
@@ -35,9 +38,9 @@ type unit struct {
 	settled  chan struct{} // holds a token when something was settled lately
 
 	mu        sync.Mutex
-	stopping  bool // takes no more deliveries
-	over      bool // deliveries are not ours any more
-	acked     bool
+	stopping  bool                // takes no more deliveries
+	over      bool                // deliveries are not ours any more
+	acked     time.Time           // the last time, zero if never
 	unsettled map[uint64]struct{} // by delivery tag
 }
 
@@ -93,6 +96,9 @@ func (u *unit) delivery(raw *amqp.Delivery) *brokers.Delivery {
 // guard ends the unit, and returns why.
 func (u *unit) guard(ctx context.Context) error {
 	err := u.await(ctx)
+	if err == nil {
+		u.linger()
+	}
 	u.mu.Lock()
 	u.stopping, u.over = true, true
 	u.mu.Unlock()
@@ -101,6 +107,24 @@ func (u *unit) guard(ctx context.Context) error {
 	// the consumer instead would give the next one later messages first.
 	_ = u.link.call(closeTimeout, u.ch.Close) // it is over either way
 	return err
+}
+
+// linger lets the last acks get through. A quorum queue takes 32 at once and
+// keeps the others of a burst in the channel until these are committed; closing
+// the channel before would lose them, and the messages would come again.
+func (u *unit) linger() {
+	u.mu.Lock()
+	pause := time.Until(u.acked.Add(ackLinger))
+	u.mu.Unlock()
+	if pause <= 0 {
+		return
+	}
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-u.closed:
+	}
 }
 
 func (u *unit) await(ctx context.Context) error {
@@ -151,7 +175,7 @@ func (u *unit) drained() bool {
 func (u *unit) progress() bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.acked
+	return !u.acked.IsZero()
 }
 
 // settler settles one delivery on the channel that brought it.
@@ -174,7 +198,7 @@ func (s *settler) Ack() error {
 	if err := u.ch.Ack(s.tag, false); err != nil {
 		return fmt.Errorf("%w: %w", brokers.ErrStale, err)
 	}
-	u.acked = true
+	u.acked = time.Now()
 	u.settle(s.tag)
 	return nil
 }
