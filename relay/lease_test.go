@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -97,6 +98,7 @@ func TestNothingIsPublishedAfterTheLease(t *testing.T) {
 	r.tune.now = func() time.Time { return time.Now().Add(time.Duration(skip.Load())) }
 	blocked := make(chan struct{})
 	release := make(chan struct{})
+	wake := sync.OnceFunc(func() { close(release) })
 	p.answer = func(_ context.Context, call int, msgs []brokers.Message) []error {
 		results := make([]error, len(msgs))
 		if call == 0 {
@@ -109,12 +111,13 @@ func TestNothingIsPublishedAfterTheLease(t *testing.T) {
 		return results
 	}
 	running(t, r)
+	t.Cleanup(wake) // before Run is waited for
 	db.write(t, "k", "1")
 	<-blocked
 	first := r.engines[0].session()
 	skip.Store(int64(r.cfg.Lease)) // asleep for longer than the lease
 	require.False(t, first.t.alive())
-	close(release)
+	wake()
 	eventually(t, func() bool { return r.engines[0].session() != first }, "session given up")
 	eventually(t, func() bool { return len(p.messages()) == 1 }, "published under a new lease")
 	require.NotEqual(t, first.t.name, r.engines[0].session().t.name)
@@ -151,4 +154,34 @@ func TestDeletedInstanceRowEndsTheTenure(t *testing.T) {
 	name := r.engines[0].session().t.name
 	db.exec(t, `DELETE FROM outbox.instance`)
 	eventually(t, func() bool { s := r.engines[0].session(); return s != nil && s.t.name != name }, "back under a new name")
+}
+
+// A flush that meets a takeover under way waits for it and is then refused: it must
+// not decide by what the leases were when it began.
+func TestFlushWaitsForATakeover(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	s := byHand(t, newRelay(t, db.relay, config(&recorder{})))
+	db.write(t, "k", "1")
+	pr, err := s.probe(t.Context())
+	require.NoError(t, err)
+	s.progress.advance(allShards, pr.position(), true)
+	rows := scan[int](t, db.admin, `SELECT count(*) FROM outbox.position`)
+
+	takeover, err := db.admin.Begin(t.Context())
+	require.NoError(t, err)
+	defer takeover.Rollback(context.Background())
+	_, err = takeover.Exec(t.Context(), `UPDATE outbox.lease SET owner = 'other', epoch = epoch + 1`)
+	require.NoError(t, err)
+	done := make(chan error, 1)
+	go func() {
+		_, err := s.flush(context.Background(), false)
+		done <- err
+	}()
+	eventually(t, func() bool {
+		return scan[int](t, db.admin, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) == 1
+	}, "the flush waits")
+	require.NoError(t, takeover.Commit(t.Context()))
+	require.ErrorIs(t, <-done, errLeaseLost)
+	require.Equal(t, rows, scan[int](t, db.admin, `SELECT count(*) FROM outbox.position`))
 }
