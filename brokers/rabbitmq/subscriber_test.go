@@ -308,3 +308,41 @@ func TestLastAcksGetThrough(t *testing.T) {
 	next := consume(t, rabbitmq.SubscriberConfig{URL: url, DrainTimeout: time.Millisecond}, queue)
 	requireNumbered(t, queue, next.take(t, 1), count)
 }
+
+// TestReleaseLetsOthersFinish: an inbox that is told to stop gives back what has
+// not begun while its handlers still run. These must not be cut off.
+func TestReleaseLetsOthersFinish(t *testing.T) {
+	for _, stopping := range []bool{false, true} {
+		t.Run(fmt.Sprintf("stopping=%v", stopping), func(t *testing.T) {
+			url := svctest.RabbitMQ(t)
+			queue := newQueue(t, url, nil)
+			publishNumbered(t, url, queue, 0, 10)
+			c := consume(t, rabbitmq.SubscriberConfig{URL: url, Prefetch: 10}, queue)
+			ds := c.take(t, 10)
+			ctx := <-c.ctx
+			if stopping {
+				c.cancel()
+			}
+			for _, d := range ds[1:] {
+				d.Release()
+			}
+			select {
+			case <-ctx.Done():
+				require.FailNow(t, "the running handler was cut off")
+			case <-time.After(200 * time.Millisecond):
+			}
+			require.NoError(t, ds[0].Ack())
+			<-ctx.Done()
+			if stopping {
+				require.NoError(t, <-c.done)
+				require.Eventually(t, func() bool { return ready(t, url, queue) == 9 }, patience, 10*time.Millisecond)
+				return
+			}
+			again := c.take(t, 9)
+			requireNumbered(t, queue, again, 1)
+			for _, d := range again {
+				require.NoError(t, d.Ack())
+			}
+		})
+	}
+}

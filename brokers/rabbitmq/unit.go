@@ -96,7 +96,7 @@ func (u *unit) delivery(raw *amqp.Delivery) *brokers.Delivery {
 // guard ends the unit, and returns why.
 func (u *unit) guard(ctx context.Context) error {
 	err := u.await(ctx)
-	if err == nil {
+	if err == nil || errors.Is(err, errReleased) {
 		u.linger()
 	}
 	u.mu.Lock()
@@ -127,12 +127,15 @@ func (u *unit) linger() {
 	}
 }
 
+// await waits for a reason to end, and then, unless the channel is gone, until
+// what is being handled has been settled.
 func (u *unit) await(ctx context.Context) error {
+	var reason error // nil: ctx has ended
 	select {
 	case e := <-u.closed:
 		return lost(e)
 	case <-u.released:
-		return errReleased
+		reason = errReleased
 	case _, ok := <-u.cancelled:
 		if !ok { // closed with the channel
 			return lost(<-u.closed)
@@ -147,13 +150,11 @@ func (u *unit) await(ctx context.Context) error {
 		case <-u.settled:
 		case e := <-u.closed:
 			return lost(e)
-		case <-u.released:
-			return errReleased
 		case <-timeout.C:
-			return nil
+			return reason
 		}
 	}
-	return nil
+	return reason
 }
 
 func lost(e *amqp.Error) error {
@@ -203,8 +204,9 @@ func (s *settler) Ack() error {
 	return nil
 }
 
-// Release implements brokers.Settler. It ends the unit: everything that is
-// unsettled is delivered again, in order, over a new channel.
+// Release implements brokers.Settler. It ends the unit, after what is being
+// handled has been settled or the drain timeout has passed: everything that is
+// unsettled then is delivered again, in order, over a new channel.
 func (s *settler) Release() {
 	u := s.unit
 	u.mu.Lock()

@@ -17,7 +17,9 @@ const module = "github.com/outboxkit/outboxkit/"
 
 // Import path prefixes.
 var (
-	brokerClients = []string{"github.com/IBM/sarama", "github.com/rabbitmq/amqp091-go", "github.com/twmb/franz-go"}
+	// Not all of franz-go: its pkg/sr is an HTTP client of schema registries, a
+	// module of its own without dependencies.
+	brokerClients = []string{"github.com/IBM/sarama", "github.com/rabbitmq/amqp091-go", "github.com/twmb/franz-go/pkg/kgo", "github.com/twmb/franz-go/pkg/kfake", "github.com/twmb/franz-go/pkg/kmsg"}
 	adapters      = []string{module + "brokers/kafka", module + "brokers/rabbitmq"}
 	avro          = []string{"github.com/hamba/avro"}
 	telemetry     = []string{"go.opentelemetry.io", "github.com/prometheus", module + "telemetry"}
