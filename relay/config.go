@@ -26,7 +26,7 @@ type Config struct {
 	// Default: 15 s; at least 1 s.
 	Lease time.Duration
 	// DrainTimeout bounds how long Run lets publications in flight resolve after
-	// its context has ended; bookkeeping may add up to 5 s. Default: 20 s.
+	// its context has ended; bookkeeping may add up to 10 s. Default: 20 s.
 	DrainTimeout time.Duration
 	// Retention is how long published events are kept at least. Events that a
 	// pipeline has not published are kept however old they are. Default: 72 h.

@@ -9,6 +9,10 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
+// flushTimeout bounds one flush. If it strikes, the statement may still run later
+// and put an older position last: events are repeated then, none is lost.
+const flushTimeout = 4 * time.Second
+
 // flushLoop stores positions a few times a second at most, whatever the rate of
 // events, and nothing while there are none.
 func (s *session) flushLoop(ctx context.Context) {
@@ -65,9 +69,7 @@ func (s *session) lastFlush() {
 	if cause != nil && !errors.Is(cause, errDrained) {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), 3*time.Second)
-	defer cancel()
-	if _, err := s.flush(ctx, false); err != nil {
+	if _, err := s.flush(s.ctx, false); err != nil {
 		s.log.Warn("relay: last positions not stored; some events will be published again", "error", err)
 	}
 }
@@ -87,7 +89,9 @@ func (s *session) flush(ctx context.Context, force bool) (rows int, err error) {
 			s.progress.unsaid()
 		}
 	}()
-	op, cancel := s.r.op(ctx)
+	// Not cancelled by a stop: the server would go on with the abandoned statement,
+	// perhaps after the last flush, and the older position would be the latest.
+	op, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTimeout)
 	defer cancel()
 	result, err := s.r.pool.Query(op, s.r.q.flush, flushArgs(s.name, s.t, list)...)
 	if err != nil {

@@ -185,3 +185,37 @@ func TestFlushWaitsForATakeover(t *testing.T) {
 	require.ErrorIs(t, <-done, errLeaseLost)
 	require.Equal(t, rows, scan[int](t, db.admin, `SELECT count(*) FROM outbox.position`))
 }
+
+// A stop while a flush is under way waits for it: given up, it would go on in the
+// server and might come after the last one.
+func TestStopWaitsForAFlush(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	p := &recorder{}
+	r := newRelay(t, db.relay, config(p))
+	stop := running(t, r)
+	eventually(t, r.caughtUp, "caught up")
+	lock, err := db.admin.Begin(t.Context())
+	require.NoError(t, err)
+	defer lock.Rollback(context.Background())
+	_, err = lock.Exec(t.Context(), `SELECT FROM outbox.lease FOR UPDATE`)
+	require.NoError(t, err)
+	waiting := func() int {
+		return scan[int](t, db.admin, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`)
+	}
+	db.write(t, "k", "1")
+	eventually(t, func() bool { return waiting() == 1 }, "the flush waits")
+	db.write(t, "k", "2")
+	eventually(t, func() bool { return len(p.messages()) == 2 }, "published meanwhile")
+	done := make(chan error, 1)
+	go func() { done <- stop() }()
+	require.Never(t, func() bool { return waiting() > 1 }, 300*time.Millisecond, tick, "one flush at a time")
+	require.NoError(t, lock.Rollback(t.Context()))
+	require.NoError(t, <-done)
+
+	p2 := &recorder{}
+	r2 := newRelay(t, db.relay, config(p2))
+	running(t, r2)
+	eventually(t, r2.caughtUp, "caught up")
+	require.Empty(t, p2.messages())
+}

@@ -132,6 +132,50 @@ func property(t testing.TB, db *database, d, grace time.Duration, tune func(*Rel
 	return got
 }
 
+// Clean restarts at any moment repeat nothing: no flush that was under way may
+// come after the last one.
+func TestCleanRestartsRepeatNothing(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	db.counters(t)
+	l := &load{t: t, db: db, seed: seed(t)}
+	got := &history{}
+	p := &recorder{answer: func(_ context.Context, _ int, msgs []brokers.Message) []error {
+		got.add(msgs)
+		return make([]error, len(msgs))
+	}}
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		l.run(duration(t, 3*time.Second))
+	}()
+	rnd := rand.New(rand.NewPCG(l.seed, 99))
+	restart := func() func() error {
+		r := newRelay(t, db.relay, config(p))
+		r.tune.pageRows = 20
+		r.tune.flushEvery = time.Millisecond
+		return running(t, r)
+	}
+	lives := 0
+	for writing := true; writing; lives++ {
+		stop := restart()
+		select {
+		case <-written:
+			writing = false
+		case <-time.After(20*time.Millisecond + time.Duration(rnd.Int64N(int64(50*time.Millisecond)))):
+		}
+		require.NoError(t, stop())
+	}
+	want := db.want(t)
+	t.Logf("%d lives", lives)
+	stop := restart()
+	for deadline := time.Now().Add(patience); got.missing(want) > 0 && time.Now().Before(deadline); {
+		<-time.After(20 * time.Millisecond)
+	}
+	require.NoError(t, stop())
+	require.Empty(t, got.violations(want, true))
+}
+
 // Negative control: with B := xmax(S) transactions that were running above the
 // highest completed one are forgotten. If the property test does not notice, it
 // proves nothing.
