@@ -69,8 +69,17 @@ func (s *session) lastFlush() {
 	if cause != nil && !errors.Is(cause, errDrained) {
 		return
 	}
-	if _, err := s.flush(s.ctx, false); err != nil {
-		s.log.Warn("relay: last positions not stored; some events will be published again", "error", err)
+	pause := jitter(s.r.tune.retryMax)
+	for began := time.Now(); ; {
+		_, err := s.flush(s.ctx, false)
+		if err == nil {
+			return
+		}
+		if errors.Is(err, errLeaseLost) || misuse(err) || time.Since(began) > flushTimeout {
+			s.log.Warn("relay: last positions not stored; some events will be published again", "error", err)
+			return
+		}
+		sleep(context.WithoutCancel(s.ctx), pause.NextBackOff())
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"net/url"
-	"os"
 	"sync"
 	"testing"
 	"time"
@@ -152,20 +151,13 @@ func (p *recorder) payloads() []string {
 }
 
 func config(to brokers.Publisher) Config {
-	return Config{Pipelines: []Pipeline{{Name: "test", To: to}}, Logger: logger()}
-}
-
-// logger shows what relays log when OUTBOXKIT_TEST_LOG is set.
-func logger() *slog.Logger {
-	if os.Getenv("OUTBOXKIT_TEST_LOG") != "" {
-		return slog.Default()
-	}
-	return slog.New(slog.DiscardHandler)
+	return Config{Pipelines: []Pipeline{{Name: "test", To: to}}}
 }
 
 // newRelay changes cfg's tuning to test speed.
 func newRelay(t testing.TB, pool *pgxpool.Pool, cfg Config) *Relay {
 	t.Helper()
+	cfg.Logger = slog.New(slog.NewTextHandler(t.Output(), nil)) // shown when the test fails
 	r, err := New(pool, cfg)
 	require.NoError(t, err)
 	r.tune.flushEvery = 20 * time.Millisecond
