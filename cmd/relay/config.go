@@ -4,15 +4,18 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
-	"github.com/goccy/go-yaml"
-	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/parser"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/outboxkit/outboxkit/schema/registry"
 )
 
 // config is relay.yaml. docs/relay.yaml explains every key.
@@ -113,33 +116,101 @@ func loadConfig(path string) (config, error) {
 		return config{}, fmt.Errorf("config: %w", err)
 	}
 	var c config
-	if err := yaml.NewDecoder(bytes.NewReader(data), yaml.Strict()).Decode(&c); err != nil {
-		return config{}, decodeError(path, err)
+	v := validator{file: path}
+	if err := yaml.Unmarshal(data, &v.root); err != nil {
+		return config{}, errors.Join(v.decodeErrors(err)...)
 	}
-	file, err := parser.ParseBytes(data, 0)
-	if err != nil {
-		return config{}, decodeError(path, err)
+	decoder := yaml.NewDecoder(bytes.NewReader(data))
+	decoder.KnownFields(true)
+	if err := decoder.Decode(&c); err != nil && !errors.Is(err, io.EOF) { // an empty file lacks everything
+		return config{}, errors.Join(v.decodeErrors(err)...)
 	}
-	v := validator{file: path, ast: file}
 	v.check(&c)
 	return c, errors.Join(v.problems...)
 }
 
-func decodeError(path string, err error) error {
-	e := &configError{file: path, problem: err.Error()}
-	var y yaml.Error
-	if errors.As(err, &y) {
-		e.problem = y.GetMessage()
-		if t := y.GetToken(); t != nil && t.Position != nil {
-			e.line = t.Position.Line
+var (
+	yamlLine     = regexp.MustCompile(`^(?:yaml: )?line (\d+): (.*)$`)
+	unknownField = regexp.MustCompile(`^field (\S+) not found in type \S+$`)
+	wrongType    = regexp.MustCompile("^cannot unmarshal !!(\\w+)(?: `.*`)? into (\\S+)$")
+)
+
+// decodeErrors names line and field; the library's messages have the line only,
+// and quote values.
+func (v *validator) decodeErrors(err error) []error {
+	messages := []string{err.Error()}
+	var types *yaml.TypeError
+	if errors.As(err, &types) {
+		messages = types.Errors
+	}
+	var list []error
+	for _, m := range messages {
+		e := &configError{file: v.file, problem: m}
+		if parts := yamlLine.FindStringSubmatch(m); parts != nil {
+			e.line, _ = strconv.Atoi(parts[1])
+			e.problem = parts[2]
+		}
+		if parts := unknownField.FindStringSubmatch(e.problem); parts != nil {
+			e.problem = fmt.Sprintf("unknown field %q: docs/relay.yaml has all that are known", parts[1])
+		} else if parts := wrongType.FindStringSubmatch(e.problem); parts != nil {
+			e.field = fieldAt(v.document(), e.line, "")
+			e.problem = fmt.Sprintf("is a %s, must be a %s", yamlKind(parts[1]), goKind(parts[2]))
+		}
+		list = append(list, e)
+	}
+	return list
+}
+
+func yamlKind(tag string) string {
+	return map[string]string{"str": "text", "seq": "list", "map": "group of keys", "int": "number", "float": "number", "bool": "true or false"}[tag]
+}
+
+func goKind(typ string) string {
+	switch {
+	case strings.HasPrefix(typ, "[]"):
+		return "list"
+	case strings.HasPrefix(typ, "main."):
+		return "group of keys"
+	case typ == "int":
+		return "whole number"
+	case typ == "bool":
+		return "true or false"
+	default:
+		return "text"
+	}
+}
+
+// fieldAt returns the innermost field whose value begins on a line, for example
+// "pipelines[1].rabbitmq.queues".
+func fieldAt(n *yaml.Node, line int, path string) string {
+	if n == nil {
+		return ""
+	}
+	found := ""
+	for i, child := range n.Content {
+		at := path
+		switch n.Kind {
+		case yaml.MappingNode:
+			if i%2 == 0 {
+				continue
+			}
+			at = strings.TrimPrefix(path+"."+n.Content[i-1].Value, ".")
+		case yaml.SequenceNode:
+			at = fmt.Sprintf("%s[%d]", path, i)
+		}
+		if child.Line == line {
+			found = at
+		}
+		if inner := fieldAt(child, line, at); inner != "" {
+			found = inner
 		}
 	}
-	return e
+	return found
 }
 
 type validator struct {
 	file     string
-	ast      *ast.File
+	root     yaml.Node
 	problems []error
 }
 
@@ -147,24 +218,56 @@ func (v *validator) fail(field, format string, args ...any) {
 	v.problems = append(v.problems, &configError{v.file, v.line(field), field, fmt.Sprintf(format, args...)})
 }
 
+// document is the file's top-level node, nil if it is empty.
+func (v *validator) document() *yaml.Node {
+	if len(v.root.Content) == 0 {
+		return nil
+	}
+	return v.root.Content[0]
+}
+
+var step = regexp.MustCompile(`\w+`)
+
 // line finds a field such as "pipelines[1].kafka.brokers"; where it is missing,
 // the line of the nearest parent that is there.
 func (v *validator) line(field string) int {
-	for field != "" {
-		p, err := yaml.PathString("$." + field)
-		if err == nil {
-			if node, err := p.FilterFile(v.ast); err == nil && node.GetToken() != nil {
-				return node.GetToken().Position.Line
+	n, line := v.document(), 0
+	for _, name := range step.FindAllString(field, -1) {
+		var next *yaml.Node
+		switch {
+		case n == nil:
+		case n.Kind == yaml.SequenceNode:
+			if i, err := strconv.Atoi(name); err == nil && i < len(n.Content) {
+				next = n.Content[i]
+				line = next.Line
+			}
+		case n.Kind == yaml.MappingNode:
+			for i := 0; i+1 < len(n.Content); i += 2 {
+				if n.Content[i].Value == name {
+					line, next = n.Content[i].Line, n.Content[i+1]
+				}
 			}
 		}
-		field = field[:max(0, strings.LastIndexAny(field, ".["))]
+		if next == nil {
+			return line
+		}
+		n = next
 	}
-	return 0
+	return line
 }
 
 func (v *validator) check(c *config) {
 	c.Database.URL = v.required("database.url", c.Database.URL, "postgres://user:password@host:5432/database")
+	if _, err := pgxpool.ParseConfig(c.Database.URL); err != nil && c.Database.URL != "" {
+		v.fail("database.url", "is not a Postgres URL: write postgres://user:password@host:5432/database") // its own error may repeat the password
+	}
+	if !schemaName.MatchString(c.Database.Schema) {
+		v.fail("database.schema", "%q is not a schema name: use lower-case letters, digits and underscores, at most 40", c.Database.Schema)
+	}
 	v.duration("lease", c.Lease)
+	if d := c.Lease.value(); d > 0 && d < time.Second {
+		v.fail("lease", "%q is too short: at least 1s", string(c.Lease))
+	}
 	v.duration("retention", c.Retention)
 	v.duration("drain_timeout", c.DrainTimeout)
 	v.oneOf("log.format", &c.Log.Format, "text", "json")
@@ -194,17 +297,47 @@ func (v *validator) checkPipeline(at string, p *pipelineConfig) {
 		v.fail(at+".kafka.brokers", "is empty: list host:port of at least one broker")
 	case p.Kafka != nil:
 		p.Kafka.Password = v.optional(at+".kafka.password", p.Kafka.Password)
+		v.adapter(at+".kafka", p.Kafka.config(nil).Validate())
 	case p.RabbitMQ != nil:
+		problems := len(v.problems)
 		p.RabbitMQ.URL = v.required(at+".rabbitmq.url", p.RabbitMQ.URL, "amqp://user:password@host:5672/")
+		if len(v.problems) == problems {
+			v.adapter(at+".rabbitmq", p.RabbitMQ.config(nil).Validate())
+		}
 	}
+	v.checkWire(at, p)
+}
+
+func (v *validator) checkWire(at string, p *pipelineConfig) {
 	v.oneOf(at+".wire.format", &p.Wire.Format, wireBare, wireConfluent, wireSingleObject)
 	if p.Wire.Format == wireConfluent {
 		p.Wire.Registry.URL = v.required(at+".wire.registry.url", p.Wire.Registry.URL, "https://registry:8081")
 		p.Wire.Registry.Password = v.optional(at+".wire.registry.password", p.Wire.Registry.Password)
+		if _, err := registry.New(p.Wire.Registry.config()); err != nil && p.Wire.Registry.URL != "" {
+			v.adapter(at+".wire.registry", err)
+		}
 	} else if p.Wire.Registry.URL != "" {
 		v.fail(at+".wire.registry", "is only used with wire.format: %s", wireConfluent)
 	}
 }
+
+// goField is how the adapters' own errors name a field of their Config.
+var goField = regexp.MustCompile(`^(?:\w+: )?(?:\w+\.)?\w*Config\.(\w+)\S* ?(.*)$`)
+
+// adapter reports an error of an adapter's own check under the field's name in
+// the file: ClientID and client_id differ, but all of ours are one word.
+func (v *validator) adapter(at string, err error) {
+	if err == nil {
+		return
+	}
+	field, problem := at, err.Error()
+	if parts := goField.FindStringSubmatch(problem); parts != nil {
+		field, problem = at+"."+strings.ToLower(parts[1]), parts[2]
+	}
+	v.fail(field, "%s", problem)
+}
+
+var schemaName = regexp.MustCompile(`^([a-z_][a-z0-9_]{0,39})?$`)
 
 func (v *validator) required(field, value, example string) string {
 	if value == "" {

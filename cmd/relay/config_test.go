@@ -47,6 +47,16 @@ func TestBadConfigNamesLineAndField(t *testing.T) {
 	t.Setenv("RELAY_TEST_PASSWORD", "x")
 	for name, c := range map[string]struct{ from, to, want string }{
 		"unknown key":      {"lease: 5s", "leese: 5s", `relay.yaml:4: unknown field "leese"`},
+		"too short":        {"lease: 5s", "lease: 10ms", `relay.yaml:4: lease: "10ms" is too short`},
+		"schema":           {"schema: shop_outbox", "schema: 'Bad Schema'", `relay.yaml:3: database.schema: "Bad Schema" is not a schema name`},
+		"not Postgres":     {"postgres://relay:${RELAY_TEST_PASSWORD}@db/shop", "mysql://u:hunter2@h/d", `relay.yaml:2: database.url: is not a Postgres URL`},
+		"not a list":       {"brokers: [localhost:9092]", "brokers: localhost:9092", `relay.yaml:8: pipelines[0].kafka.brokers: is a text, must be a list`},
+		"not a boolean":    {"brokers: [localhost:9092]", "brokers: [localhost:9092]\n      tls: maybe", `relay.yaml:9: pipelines[0].kafka.tls: is a text, must be a true or false`},
+		"not a number":     {"url: amqp://localhost/", "url: amqp://localhost/\n      queues: many", `relay.yaml:15: pipelines[1].rabbitmq.queues: is a text, must be a whole number`},
+		"negative queues":  {"url: amqp://localhost/", "url: amqp://localhost/\n      queues: -4", `relay.yaml:15: pipelines[1].rabbitmq.queues: -4 is negative`},
+		"not AMQP":         {"url: amqp://localhost/", "url: http://u:hunter2@localhost/", `relay.yaml:14: pipelines[1].rabbitmq.url: is not an AMQP URL`},
+		"password alone":   {"brokers: [localhost:9092]", "brokers: [localhost:9092]\n      password: hunter2", `pipelines[0].kafka.username: is empty but`},
+		"two users":        {`url: "http://localhost:8081"`, `url: "http://u:hunter2@localhost:8081", username: u`, `relay.yaml:11: pipelines[0].wire.registry.username: `},
 		"bad duration":     {"lease: 5s", "lease: fast", `relay.yaml:4: lease: "fast" is not a positive duration`},
 		"negative":         {"lease: 5s", "lease: -5s", `relay.yaml:4: lease: "-5s" is not a positive`},
 		"syntax":           {"lease: 5s", "lease: [", `relay.yaml:`},
@@ -64,12 +74,34 @@ func TestBadConfigNamesLineAndField(t *testing.T) {
 			require.Contains(t, goodConfig, c.from)
 			_, err := loadConfig(writeConfig(t, strings.Replace(goodConfig, c.from, c.to, 1)))
 			require.ErrorContains(t, err, c.want)
+			require.NotContains(t, err.Error(), "hunter2")
 		})
 	}
 	_, err := loadConfig(writeConfig(t, "database: {url: x}\n"))
 	require.ErrorContains(t, err, "relay.yaml: pipelines: is empty")
+	_, err = loadConfig(writeConfig(t, ""))
+	require.ErrorContains(t, err, "relay.yaml: database.url: is empty")
 	_, err = loadConfig(filepath.Join(t.TempDir(), "none.yaml"))
 	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+// The file that documents every key must itself be good.
+func TestTheDocumentedConfigIsGood(t *testing.T) {
+	t.Setenv("RELAY_DB_PASSWORD", "x")
+	c, err := loadConfig("../../docs/relay.yaml")
+	require.NoError(t, err)
+	require.Len(t, c.Pipelines, 2)
+	for _, p := range c.Pipelines {
+		require.NoError(t, p.publisher(nil).Close())
+		_, err := p.Wire.format()
+		require.NoError(t, err)
+	}
+}
+
+func TestFlowStyle(t *testing.T) {
+	c, err := loadConfig(writeConfig(t, "database: {url: postgres://h/d}\npipelines: [{name: x, kafka: {brokers: [localhost:9092, other:9092]}}]\n"))
+	require.NoError(t, err)
+	require.Equal(t, []string{"localhost:9092", "other:9092"}, c.Pipelines[0].Kafka.Brokers)
 }
 
 func TestAllProblemsAtOnceAndNoSecrets(t *testing.T) {

@@ -57,10 +57,7 @@ func run(ctx context.Context, c config) (err error) {
 		Lease: c.Lease.value(), Retention: c.Retention.value(), DrainTimeout: c.DrainTimeout.value(),
 	}
 	for _, p := range c.Pipelines {
-		to, err := p.publisher(log)
-		if err != nil {
-			return fmt.Errorf("pipeline %s: %w", p.Name, err)
-		}
+		to := p.publisher(log)
 		defer func() { err = errors.Join(err, to.Close()) }()
 		wire, err := p.Wire.format()
 		if err != nil {
@@ -89,23 +86,27 @@ func openPool(ctx context.Context, c config) (*pgxpool.Pool, error) {
 	return pgxpool.NewWithConfig(ctx, pc)
 }
 
-func (p pipelineConfig) publisher(log *slog.Logger) (brokers.Publisher, error) {
-	if k := p.Kafka; k != nil {
-		cfg := kafka.Config{Brokers: k.Brokers, Username: k.Username, Password: k.Password, Logger: log}
-		if k.TLS {
-			cfg.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
-		}
-		if err := cfg.Validate(); err != nil {
-			return nil, err
-		}
-		return kafka.NewPublisher(cfg), nil
+func (p pipelineConfig) publisher(log *slog.Logger) brokers.Publisher {
+	if p.Kafka != nil {
+		return kafka.NewPublisher(p.Kafka.config(log))
 	}
-	q := p.RabbitMQ
-	cfg := rabbitmq.PublisherConfig{URL: q.URL, Exchange: q.Exchange, Queues: q.Queues, Declare: q.Declare, Logger: log}
-	if err := cfg.Validate(); err != nil {
-		return nil, err
+	return rabbitmq.NewPublisher(p.RabbitMQ.config(log))
+}
+
+func (k *kafkaConfig) config(log *slog.Logger) kafka.Config {
+	cfg := kafka.Config{Brokers: k.Brokers, Username: k.Username, Password: k.Password, Logger: log}
+	if k.TLS {
+		cfg.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
-	return rabbitmq.NewPublisher(cfg), nil
+	return cfg
+}
+
+func (q *rabbitmqConfig) config(log *slog.Logger) rabbitmq.PublisherConfig {
+	return rabbitmq.PublisherConfig{URL: q.URL, Exchange: q.Exchange, Queues: q.Queues, Declare: q.Declare, Logger: log}
+}
+
+func (r registryConfig) config() registry.Config {
+	return registry.Config{URL: r.URL, Register: r.Register, Username: r.Username, Password: r.Password}
 }
 
 // format returns nil, bare bytes, by default.
@@ -114,10 +115,7 @@ func (w wireConfig) format() (event.WireFormat, error) {
 	case wireSingleObject:
 		return avro.SingleObject(), nil
 	case wireConfluent:
-		client, err := registry.New(registry.Config{
-			URL: w.Registry.URL, Register: w.Registry.Register,
-			Username: w.Registry.Username, Password: w.Registry.Password,
-		})
+		client, err := registry.New(w.Registry.config())
 		if err != nil {
 			return nil, err
 		}

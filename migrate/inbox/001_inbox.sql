@@ -11,7 +11,8 @@ CREATE TABLE {{.schema}}.consumer (
 
 -- Claims of events whose id tells their day: slot = day % 34, the day being that
 -- of the UUIDv7 in UTC. 34 slots serve windows of up to 31 days: a slot is
--- emptied (TRUNCATE) two days past the window, before its number comes round.
+-- may be emptied (TRUNCATE) two days past the window, before its number comes
+-- round; nothing does so yet.
 -- All slots exist from the start, and there is no default partition: CREATE and
 -- DETACH would wait behind open claims. Claims address the leaf (seen_5).
 CREATE TABLE {{.schema}}.seen (
