@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -41,20 +42,23 @@ func (s scenario) run(t *testing.T) {
 	seed := seedOf(t)
 	shopURL, shop := producerDatabase(t)
 	consumerURL, effects := consumerDatabase(t)
-	s.consumer.Database = consumerURL
+	s.consumer.Database = as(t, consumerURL, "inbox_consumer")
+	writer, err := pgxpool.New(ctx, as(t, shopURL, "outbox_writer"))
+	require.NoError(t, err)
+	t.Cleanup(writer.Close)
 
-	relay := startRelay(t, shopURL, s.pipeline)
+	relay := startRelay(t, as(t, shopURL, "outbox_relay"), s.pipeline)
 	consumer := startConsumer(t, s.consumer)
 
 	began := time.Now()
 	var rollbacks int64
 	var writers errgroup.Group
 	writers.Go(func() (err error) {
-		rollbacks, err = writeOrders(ctx, shop, s.consumer.Topic, totalOrders, seed)
+		rollbacks, err = writeOrders(ctx, writer, s.consumer.Topic, totalOrders, seed)
 		return err
 	})
 
-	s.chaos(t, rand.New(rand.NewPCG(seed, 99)), effects, relay, consumer)
+	s.chaos(t, rand.New(rand.NewPCG(seed, 99)), shop, effects, relay, consumer)
 	require.NoError(t, writers.Wait())
 	written := writes(t, shop)
 	require.Len(t, written, totalOrders)
@@ -75,55 +79,79 @@ func (s scenario) run(t *testing.T) {
 		len(written), rollbacks, len(done), relay.kills, consumer.kills, took.Seconds())
 }
 
-// chaos kills at random points of the run's progress, measured in effects, so
-// that every kill falls into the traffic on machines of any speed.
-func (s scenario) chaos(t *testing.T, rng *rand.Rand, effects *pgxpool.Pool, relay, consumer *process) {
-	t.Helper()
-	type blow struct {
-		at   int
-		what string
-		do   func()
-	}
-	var blows []blow
-	spread := func(n int, what string, do func()) {
-		step := totalOrders * 9 / 10 / n
-		for i := range n {
-			blows = append(blows, blow{i*step + rng.IntN(step), what, do})
-		}
-	}
-	spread(relayKills, "kill relay", relay.kill)
-	spread(consumerKills, "kill consumer", consumer.kill)
-	blows = append(blows, blow{totalOrders/3 + rng.IntN(totalOrders/3), "restart broker", func() {
-		if err := s.restartBroker(t.Context()); err != nil {
-			t.Errorf("restart broker: %v", err)
-		}
-	}})
-	for len(blows) > 0 {
-		n := 0
-		require.Eventually(t, func() bool {
-			n = count(t, effects, "effects")
-			return n >= nextBlow(blows, func(b blow) int { return b.at })
-		},
-			2*time.Minute, 20*time.Millisecond, "no progress")
-		var later []blow
-		for _, b := range blows {
-			if b.at > n {
-				later = append(later, b)
-				continue
-			}
-			t.Logf("at %d effects: %s", n, b.what)
-			b.do()
-		}
-		blows = later
-	}
+// blow is one thing that goes wrong, at a moment of the run's progress.
+type blow struct {
+	at   int    // when progress has come so far
+	what string // for people
+	do   func()
 }
 
-func nextBlow[T any](blows []T, at func(T) int) int {
-	first := at(blows[0])
-	for _, b := range blows {
-		first = min(first, at(b))
+// spread makes n blows at random moments, one in each n-th of the run.
+func spread(rng *rand.Rand, n int, what string, do func()) []blow {
+	var blows []blow
+	step := totalOrders * 9 / 10 / n
+	for i := range n {
+		blows = append(blows, blow{i*step + rng.IntN(step), what, do})
 	}
-	return first
+	return blows
+}
+
+// chaos deals the blows. Those against relay and broker are timed by committed
+// orders, so that they fall into the writing; those against the consumer by
+// effects. Most of the first kind must meet events that are not yet known to be
+// published: killing an idle relay would prove nothing.
+func (s scenario) chaos(t *testing.T, rng *rand.Rand, shop, effects *pgxpool.Pool, relay, consumer *process) {
+	t.Helper()
+	met := 0
+	meeting := func(do func()) func() {
+		return func() {
+			n := unstored(t, shop)
+			t.Logf("  %d events past the stored position", n)
+			if n > 0 {
+				met++
+			}
+			do()
+		}
+	}
+	onShop := append(spread(rng, relayKills, "kill relay", meeting(relay.kill)),
+		blow{totalOrders/3 + rng.IntN(totalOrders/3), "restart broker", meeting(func() {
+			if err := s.restartBroker(t.Context()); err != nil {
+				t.Errorf("restart broker: %v", err)
+			}
+		})})
+	onConsumer := spread(rng, consumerKills, "kill consumer", consumer.kill)
+	require.Eventually(t, func() bool {
+		onShop = deal(t, onShop, "orders", count(t, shop, "orders"))
+		onConsumer = deal(t, onConsumer, "effects", count(t, effects, "effects"))
+		return len(onShop)+len(onConsumer) == 0
+	}, 4*time.Minute, 20*time.Millisecond, "no progress")
+	require.GreaterOrEqual(t, met, (relayKills+1)*2/3, "too few blows met the relay at work")
+}
+
+// deal does what is due and returns the rest.
+func deal(t *testing.T, blows []blow, of string, progress int) []blow {
+	t.Helper()
+	var later []blow
+	for _, b := range blows {
+		if b.at > progress {
+			later = append(later, b)
+			continue
+		}
+		t.Logf("at %d %s: %s", progress, of, b.what)
+		b.do()
+	}
+	return later
+}
+
+// unstored counts the events that a relay would find unpublished if it started
+// from what is stored now.
+func unstored(t *testing.T, shop *pgxpool.Pool) int {
+	t.Helper()
+	var n int
+	require.NoError(t, shop.QueryRow(t.Context(), `WITH latest AS (
+		SELECT DISTINCT ON (q.shard) q.shard, p.s FROM outbox.position p, unnest(p.shards) q(shard) ORDER BY q.shard, p.n DESC)
+		SELECT count(*) FROM outbox.event e JOIN latest l ON l.shard = e.shard WHERE NOT pg_visible_in_snapshot(e.xid, l.s)`).Scan(&n))
+	return n
 }
 
 func seedOf(t *testing.T) uint64 {
@@ -144,7 +172,8 @@ func producerDatabase(t *testing.T) (string, *pgxpool.Pool) {
 	url, pool := database(t, migrate.Outbox(""))
 	_, err := pool.Exec(t.Context(), `CREATE TABLE users (id text PRIMARY KEY, orders bigint NOT NULL DEFAULT 0);
 		CREATE TABLE orders (user_id text NOT NULL, n bigint NOT NULL);
-		INSERT INTO users SELECT 'user-' || g FROM generate_series(0, `+strconv.Itoa(users-1)+`) g`)
+		INSERT INTO users SELECT 'user-' || g FROM generate_series(0, `+strconv.Itoa(users-1)+`) g;
+		GRANT SELECT, UPDATE ON users TO outbox_writer; GRANT INSERT ON orders TO outbox_writer`)
 	require.NoError(t, err)
 	return url, pool
 }
@@ -153,19 +182,39 @@ func producerDatabase(t *testing.T) (string, *pgxpool.Pool) {
 func consumerDatabase(t *testing.T) (string, *pgxpool.Pool) {
 	t.Helper()
 	url, pool := database(t, migrate.Inbox(""))
-	_, err := pool.Exec(t.Context(), `CREATE TABLE effects (seq bigserial, user_id text NOT NULL, n bigint NOT NULL, event_id text NOT NULL)`)
+	_, err := pool.Exec(t.Context(), `CREATE TABLE effects (seq bigserial, user_id text NOT NULL, n bigint NOT NULL, event_id text NOT NULL);
+		GRANT INSERT ON effects TO inbox_consumer; GRANT USAGE ON SEQUENCE effects_seq_seq TO inbox_consumer`)
 	require.NoError(t, err)
 	return url, pool
 }
 
+// database is migrated, with the printed grants: relay, writers and consumer run
+// as roles that have nothing more.
 func database(t *testing.T, set migrate.Set) (string, *pgxpool.Pool) {
 	t.Helper()
-	url := pgtest.URL(t)
-	pool, err := pgxpool.New(t.Context(), url)
+	address := pgtest.URL(t)
+	pool, err := pgxpool.New(t.Context(), address)
 	require.NoError(t, err)
 	t.Cleanup(pool.Close)
 	require.NoError(t, pool.AcquireFunc(t.Context(), func(c *pgxpool.Conn) error { return set.Up(t.Context(), c.Conn()) }))
-	return url, pool
+	grants, err := set.Grants(migrate.Roles{})
+	require.NoError(t, err)
+	// Roles belong to the server: another test may be creating them just now.
+	_, err = pool.Exec(t.Context(), `SELECT pg_advisory_lock(42); DO $$ DECLARE r text; BEGIN
+		FOREACH r IN ARRAY ARRAY['outbox_writer', 'outbox_relay', 'inbox_consumer'] LOOP
+			BEGIN EXECUTE 'CREATE ROLE ' || r || ' LOGIN'; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END;
+		END LOOP; END $$; `+grants+`; SELECT pg_advisory_unlock(42)`)
+	require.NoError(t, err)
+	return address, pool
+}
+
+// as is the database's URL for another role.
+func as(t *testing.T, databaseURL, role string) string {
+	t.Helper()
+	u, err := url.Parse(databaseURL)
+	require.NoError(t, err)
+	u.User = url.User(role)
+	return u.String()
 }
 
 func startRelay(t *testing.T, databaseURL, pipeline string) *process {

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"github.com/outboxkit/outboxkit/event"
 	"github.com/outboxkit/outboxkit/outbox"
@@ -18,6 +19,9 @@ import (
 const (
 	writers = 8
 	users   = 200
+	// ordersPerSecond paces the writers, so that they still write when the last
+	// process is killed.
+	ordersPerSecond = 1000
 )
 
 var errRollback = errors.New("rolled back on purpose")
@@ -31,6 +35,7 @@ func writeOrders(ctx context.Context, pool *pgxpool.Pool, topic string, total in
 	if err != nil {
 		return 0, err
 	}
+	pace := rate.NewLimiter(ordersPerSecond, writers)
 	var committed, rolledBack atomic.Int64
 	var g errgroup.Group
 	for w := range writers {
@@ -38,6 +43,9 @@ func writeOrders(ctx context.Context, pool *pgxpool.Pool, topic string, total in
 		g.Go(func() error {
 			for committed.Add(1) <= int64(total) {
 				for {
+					if err := pace.Wait(ctx); err != nil {
+						return err
+					}
 					err := placeOrder(ctx, pool, ob, orderPlacedV1, rng)
 					if errors.Is(err, errRollback) {
 						rolledBack.Add(1)
