@@ -5,7 +5,7 @@ SERVICES = $(GO) run ./internal/cmd/services
 # Modules of their own below examples/ and bench/, such as `examples/orm`.
 NESTED = $(patsubst %/go.mod,%,$(wildcard examples/*/go.mod bench/go.mod))
 
-.PHONY: help test test-go services demo lint sums
+.PHONY: help test test-go test-local services demo lint sums
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -16,6 +16,9 @@ test: ## all tests on real servers, which it fetches, starts and stops; `go test
 test-go:
 	$(GO) test -race -timeout 20m ./...
 	@set -e; for m in $(NESTED); do echo "$(GO) test $$m"; (cd $$m && $(GO) test -race -timeout 20m ./...); done
+
+test-local: ## tests with nothing but Go, and which were skipped and why
+	$(GO) run ./internal/cmd/skips ./...
 
 services: ## keep the test servers running and print their addresses
 	@$(SERVICES) up
