@@ -207,7 +207,7 @@ func routed(t *testing.T, to *postgres.Server, pooler bool) (*pgxpool.Pool, func
 func ignoreToken(r *Relay) {
 	const constant = `'00000000-0000-0000-0000-000000000001'::uuid`
 	r.q.token = `SELECT ` + constant
-	for _, q := range []*string{&r.q.probe, &r.q.late, &r.q.fresh, &r.q.flush, &r.q.load} {
+	for _, q := range []*string{&r.q.probe, &r.q.late, &r.q.fresh, &r.q.flush, &r.q.load, &r.q.look} {
 		*q = strings.ReplaceAll(*q, "(SELECT token FROM outbox.incarnation)", constant)
 	}
 }

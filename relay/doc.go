@@ -33,14 +33,23 @@
 // # Who does what
 //
 // Run holds a tenure: an instance row that a heartbeat keeps alive. Within it
-// each pipeline takes the leases of its shards, loads their positions and runs a
-// session of three goroutines: the reader stays up to two pages ahead of the
+// each pipeline runs a session of four goroutines: the keeper holds a fair share
+// of the pipeline's shards, the reader stays up to two pages ahead of the
 // publisher, the publisher publishes a page until each event of it is resolved
 // and then moves the position in memory, and the flusher appends positions to
 // the database a few times a second. A page is resolved before the next one is
 // handed to the broker, which keeps the order per key. One goroutine per tenure
 // looks after retention. Whatever ends a session throws its memory away and
 // starts from the positions in the database.
+//
+// # Sharing
+//
+// A shard is published by the owner of its lease row. An instance that has more
+// than its share stops reading some shards, resolves what is in flight, stores
+// their positions and only then makes their leases nobody's; one that has less
+// takes leases that are nobody's or of an instance that is dead, each under a
+// higher epoch. Nothing is taken from a live owner. An instance that stops says
+// so first, then drains and releases, so that others take over at once.
 //
 // # When Postgres forgets
 //

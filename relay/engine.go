@@ -10,8 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// engine runs one pipeline: it waits for the leases, runs a session, and starts
-// again when that ends.
+// engine runs one pipeline: a session, and another one when that fails.
 type engine struct {
 	Pipeline
 
@@ -21,14 +20,15 @@ type engine struct {
 	stats *pipelineStats
 
 	mu      sync.Mutex
-	current *session // nil while standing by
+	current *session // nil between sessions
 }
 
 func newEngine(r *Relay, p Pipeline) *engine {
 	return &engine{Pipeline: p, r: r, name: p.Name, log: r.cfg.Logger.With("pipeline", p.Name), stats: newPipelineStats(p.Name)}
 }
 
-// session is the time in which an engine holds its pipeline's leases.
+// session is one life of an engine's goroutines and of what they remember. Which
+// shards it holds changes while it lasts.
 type session struct {
 	*engine
 	t        *tenure
@@ -66,18 +66,12 @@ func (e *engine) run(ctx context.Context, t *tenure) {
 
 // once is one session; reading ends first, what is in flight has until t.work ends.
 func (e *engine) once(reading context.Context, t *tenure) error {
-	epochs, err := e.acquire(reading, t)
-	if err != nil {
-		return err
+	if err := e.register(reading); err != nil {
+		return fmt.Errorf("register pipeline: %w", err)
 	}
-	positions, err := e.load(reading, t)
-	if err != nil {
-		return err
-	}
-	s := &session{engine: e, t: t, progress: newProgress(epochs, positions)}
+	s := &session{engine: e, t: t, progress: newProgress()}
 	s.ctx, s.end = context.WithCancelCause(t.work)
 	defer s.end(nil)
-	e.log.Info("relay: pipeline taken over", "instance", t.name, "shards", len(epochs))
 	e.become(s)
 	defer e.become(nil)
 	reading, stopReading := context.WithCancel(reading)
@@ -85,7 +79,8 @@ func (e *engine) once(reading context.Context, t *tenure) error {
 	defer context.AfterFunc(s.ctx, stopReading)()
 
 	pages := make(chan page, 1)
-	var reader, flusher sync.WaitGroup
+	var keeper, reader, flusher sync.WaitGroup
+	keeper.Go(func() { s.keep(reading) })
 	reader.Go(func() {
 		defer close(pages)
 		s.read(reading, pages)
@@ -94,9 +89,11 @@ func (e *engine) once(reading context.Context, t *tenure) error {
 	flusher.Go(func() { s.flushLoop(flushing) })
 	s.publishAll(reading, pages)
 	stopFlushing()
+	keeper.Wait()
 	flusher.Wait()
 	reader.Wait()
 	s.lastFlush()
+	s.releaseAll()
 	if err := context.Cause(s.ctx); err != nil && t.work.Err() == nil {
 		return err
 	}
@@ -107,11 +104,7 @@ func (e *engine) become(s *session) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.current = s
-	if s == nil {
-		e.stats.standBy()
-	} else {
-		e.stats.took(len(s.progress.shards))
-	}
+	e.stats.standBy()
 }
 
 func (e *engine) session() *session {
@@ -122,10 +115,10 @@ func (e *engine) session() *session {
 
 // load reads the positions in a statement begun after the takeover committed:
 // the former owner's last flush waited for the leases or was refused.
-func (e *engine) load(ctx context.Context, t *tenure) (map[int16]position, error) {
+func (e *engine) load(ctx context.Context, t *tenure, shards []int16) (map[int16]position, error) {
 	op, cancel := e.r.op(ctx)
 	defer cancel()
-	rows, err := e.r.pool.Query(op, e.r.q.load, e.name)
+	rows, err := e.r.pool.Query(op, e.r.q.load, e.name, shards)
 	if err != nil {
 		return nil, fmt.Errorf("load positions: %w", err)
 	}
@@ -164,8 +157,8 @@ func (e *engine) load(ctx context.Context, t *tenure) (map[int16]position, error
 	if scanErr != nil {
 		return nil, fmt.Errorf("load positions: %w", scanErr)
 	}
-	if len(positions) != shardCount {
-		return nil, fmt.Errorf("load positions: pipeline %q has %d of %d shards in %s.position; was a row deleted?", e.name, len(positions), shardCount, e.r.cfg.Schema)
+	if len(positions) != len(shards) {
+		return nil, fmt.Errorf("load positions: pipeline %q has %d of %d shards in %s.position; was a row deleted?", e.name, len(positions), len(shards), e.r.cfg.Schema)
 	}
 	return positions, nil
 }

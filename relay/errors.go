@@ -44,6 +44,7 @@ var (
 	errIncarnation = errors.New("the database has been through a recovery: positions in memory are void")
 	errLeaseLost   = errors.New("the lease has run out or was taken over")
 	errDrained     = errors.New("drain timeout")
+	errStuck       = errors.New("shards that others wait for cannot be drained")
 	errStandby     = errors.New("the database is a standby in recovery")
 )
 

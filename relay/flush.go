@@ -53,7 +53,7 @@ func (s *session) flushed(ctx context.Context, err error) bool {
 		return true
 	case ctx.Err() != nil:
 		return false
-	case errors.Is(err, errLeaseLost), misuse(err):
+	case misuse(err):
 		s.end(err)
 		return false
 	}
@@ -66,7 +66,7 @@ func (s *session) flushed(ctx context.Context, err error) bool {
 // is void. It must work after the session's context has ended.
 func (s *session) lastFlush() {
 	cause := context.Cause(s.ctx)
-	if cause != nil && !errors.Is(cause, errDrained) {
+	if cause != nil && !errors.Is(cause, errDrained) && !errors.Is(cause, errStuck) {
 		return
 	}
 	pause := jitter(s.r.tune.retryMax)
@@ -84,8 +84,8 @@ func (s *session) lastFlush() {
 }
 
 // flush appends one row for each distinct position. The database refuses shards
-// whose lease has another epoch, and everything after a recovery; either ends the
-// session. Without force it writes only if events were published since the last.
+// whose lease has another owner or epoch, and everything after a recovery. Refused
+// shards are given up, the others go on. Without force it writes only if events were published since the last.
 func (s *session) flush(ctx context.Context, force bool) (rows int, err error) {
 	s.flushing.Lock() // one after the other: the latest row must be the furthest
 	defer s.flushing.Unlock()
@@ -117,8 +117,8 @@ func (s *session) flush(ctx context.Context, force bool) (rows int, err error) {
 	}); err != nil {
 		return 0, fmt.Errorf("flush: %w", err)
 	}
-	if !s.progress.saved(list, accepted) {
-		return rows, fmt.Errorf("flush: %d of %d shards refused: %w", len(list)-len(accepted), len(list), errLeaseLost)
+	if refused := s.progress.saved(list, accepted); refused > 0 {
+		return rows, fmt.Errorf("flush: %d of %d shards refused: %w", refused, len(list), errLeaseLost)
 	}
 	return rows, nil
 }

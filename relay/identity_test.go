@@ -13,12 +13,11 @@ func byHand(t *testing.T, r *Relay) *session {
 	require.NoError(t, err)
 	t.Cleanup(func() { tn.end(nil) })
 	e := r.engines[0]
-	epochs, err := e.acquire(t.Context(), tn)
-	require.NoError(t, err)
-	positions, err := e.load(t.Context(), tn)
-	require.NoError(t, err)
-	s := &session{engine: e, t: tn, progress: newProgress(epochs, positions)}
+	require.NoError(t, e.register(t.Context()))
+	s := &session{engine: e, t: tn, progress: newProgress()}
 	s.ctx, s.end = tn.work, tn.end
+	require.NoError(t, s.takeUp(t.Context(), shardCount))
+	s.progress.adopt(map[position][]int16{})
 	return s
 }
 
@@ -53,7 +52,7 @@ func TestEveryStatementCarriesTheToken(t *testing.T) {
 		"probe":     func() error { _, err := s.probe(ctx); return err },
 		"late page": func() error { _, err := s.page(ctx, at, allShards); return err },
 		"new page":  func() error { _, err := s.page(ctx, afterLate, allShards); return err },
-		"load":      func() error { _, err := s.load(ctx, s.t); return err },
+		"load":      func() error { _, err := s.load(ctx, s.t, allShards); return err },
 	}
 	for name, look := range looks {
 		require.NoError(t, look(), name)
@@ -70,6 +69,9 @@ func TestEveryStatementCarriesTheToken(t *testing.T) {
 		}
 		rows := scan[int](t, db.admin, `SELECT count(*) FROM outbox.position`)
 		s.progress.advance(allShards, p.to, true)
+		for _, sp := range s.progress.shards {
+			sp.lost = false // by the first time round
+		}
 		_, err = s.flush(ctx, false)
 		require.ErrorIs(t, err, errLeaseLost)
 		require.Equal(t, rows, scan[int](t, db.admin, `SELECT count(*) FROM outbox.position`))

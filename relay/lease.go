@@ -2,7 +2,6 @@ package relay
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -16,7 +15,7 @@ func (r *Relay) join(ctx context.Context, tok token) (*tenure, error) {
 	sent := r.tune.now()
 	op, cancel := r.op(ctx)
 	defer cancel()
-	if _, err := r.pool.Exec(op, r.q.join, t.name, r.cfg.Lease.Milliseconds()); err != nil {
+	if _, err := r.pool.Exec(op, r.q.join, t.name, r.cfg.Lease.Milliseconds(), r.pipelines()); err != nil {
 		return nil, fmt.Errorf("join: %w", err)
 	}
 	t.work, t.end = context.WithCancelCause(context.WithoutCancel(ctx))
@@ -79,6 +78,16 @@ func (t *tenure) heartbeat(ctx context.Context) {
 	}
 }
 
+// retire tells the others that this instance will want no shards any more: they
+// may take what it releases while it drains.
+func (t *tenure) retire(ctx context.Context) {
+	op, cancel := t.r.op(ctx)
+	defer cancel()
+	if _, err := t.r.pool.Exec(op, t.r.q.retire, t.name); err != nil && ctx.Err() == nil {
+		t.r.cfg.Logger.Warn("relay: others wait with taking over until this instance has stopped", "instance", t.name, "error", err)
+	}
+}
+
 // leave gives up all leases at once: a lease whose owner has no instance row is
 // free. It runs after every publisher has stopped.
 func (t *tenure) leave(ctx context.Context) {
@@ -105,80 +114,10 @@ func (e *engine) register(ctx context.Context) error {
 	})
 }
 
-// acquire waits until the pipeline's leases are free and takes all of them.
-func (e *engine) acquire(ctx context.Context, t *tenure) (epochs map[int16]int64, err error) {
-	if err := e.register(ctx); err != nil {
-		return nil, fmt.Errorf("register pipeline: %w", err)
-	}
-	for {
-		var free bool
-		op, cancel := e.r.op(ctx)
-		// Read first: a standby writes nothing but its heartbeat.
-		err := e.r.pool.QueryRow(op, e.r.q.leasesFree, e.name, t.name).Scan(&free)
-		cancel()
-		if err != nil {
-			return nil, fmt.Errorf("look at leases: %w", err)
-		}
-		if free {
-			epochs, err := e.take(ctx, t)
-			if err != nil || len(epochs) == shardCount {
-				return epochs, err
-			}
-		}
-		e.stats.standBy()
-		sleep(ctx, e.r.tune.standby)
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-	}
-}
-
-// take raises the epochs of all leases, or of none. Expired instance rows are
-// deleted first: their locks make a late heartbeat wait and then find nothing.
-// Leases are locked, in shard order, before a new statement decides, because a
-// decision made while waiting for a lock would rest on an old snapshot.
-func (e *engine) take(ctx context.Context, t *tenure) (map[int16]int64, error) {
-	epochs := map[int16]int64{}
-	err := e.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, e.r.q.expire, t.name); err != nil {
-			return err
-		}
-		var all int
-		if err := tx.QueryRow(ctx, e.r.q.lockLeases, e.name).Scan(&all); err != nil {
-			return err
-		}
-		rows, err := tx.Query(ctx, e.r.q.take, e.name, t.name)
-		if err != nil {
-			return err
-		}
-		var shard int16
-		var epoch int64
-		if _, err := pgx.ForEachRow(rows, []any{&shard, &epoch}, func() error {
-			epochs[shard] = epoch
-			return nil
-		}); err != nil {
-			return err
-		}
-		if len(epochs) != all || all != shardCount {
-			clear(epochs)
-			return errPartly
-		}
-		return nil
-	})
-	if errors.Is(err, errPartly) {
-		return epochs, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("take leases: %w", err)
-	}
-	return epochs, nil
-}
-
-// errPartly rolls a takeover back that found some leases in other hands.
-var errPartly = errors.New("not all leases are free")
-
 // inTx runs f in a READ COMMITTED transaction, whatever the database's default:
-// what it does relies on each statement seeing what was committed before it.
+// what it does relies on each statement seeing what was committed before it. The
+// server ends the transaction of a process that is frozen in the middle, which
+// would hold locks on everybody's leases for as long as it sleeps.
 func (e *engine) inTx(ctx context.Context, f func(context.Context, pgx.Tx) error) error {
 	return inTx(ctx, e.r, f)
 }
@@ -186,5 +125,6 @@ func (e *engine) inTx(ctx context.Context, f func(context.Context, pgx.Tx) error
 func inTx(ctx context.Context, r *Relay, f func(context.Context, pgx.Tx) error) error {
 	op, cancel := r.op(ctx)
 	defer cancel()
-	return pgx.BeginTxFunc(op, r.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error { return f(op, tx) })
+	begin := fmt.Sprintf("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = %d", r.cfg.Lease.Milliseconds()/3)
+	return pgx.BeginTxFunc(op, r.pool, pgx.TxOptions{BeginQuery: begin}, func(tx pgx.Tx) error { return f(op, tx) })
 }

@@ -34,10 +34,11 @@ func (p page) after(n int) position {
 // read keeps the publisher supplied until ctx ends. Its own positions run ahead of
 // the published ones by the pages that are under way.
 func (s *session) read(ctx context.Context, out chan<- page) {
-	groups := s.progress.groups()
+	groups := map[position][]int16{}
 	pause := jitter(s.r.tune.retryMax)
 	wait := s.r.tune.pollMin
 	for ctx.Err() == nil {
+		s.progress.adopt(groups) // before the probe: it begins after the load
 		n, err := s.round(ctx, groups, out)
 		switch {
 		case ctx.Err() != nil:
@@ -58,7 +59,7 @@ func (s *session) read(ctx context.Context, out chan<- page) {
 			wait = min(wait*2, s.r.tune.pollMax)
 		}
 		// A full page means that there is more: no pause.
-		if n < s.r.tune.pageRows {
+		if n < s.r.tune.pageRows && !s.progress.waiting() {
 			sleep(ctx, wait)
 		}
 	}
@@ -68,6 +69,9 @@ func (s *session) read(ctx context.Context, out chan<- page) {
 // batches. The probe began after the positions of the shards were loaded. Groups
 // that end up at equal positions become one.
 func (s *session) round(ctx context.Context, groups map[position][]int16, out chan<- page) (events int, err error) {
+	if len(groups) == 0 {
+		return 0, nil
+	}
 	pr, err := s.probe(ctx)
 	if err != nil {
 		return 0, err
@@ -91,27 +95,28 @@ func (s *session) round(ctx context.Context, groups map[position][]int16, out ch
 	return events, nil
 }
 
-// turn reads up to turnPages pages of one group and returns how far it came, also
-// with an error.
+// turn reads up to turnPages pages of one group and returns what was handed over
+// last, also with an error: a shard that leaves waits until that is published.
 func (s *session) turn(ctx context.Context, at position, shards []int16, pr probe, out chan<- page) (position, int, error) {
+	from := at
 	if at.s2 == nil {
 		if pr.h <= at.h && len(at.pending(pr.s)) == 0 {
 			to := pr.position()
 			return s.hand(ctx, out, page{shards: shards, from: at, to: to, idle: true}, at)
 		}
-		at = at.begin(pr)
+		from = at.begin(pr)
 	}
 	events := 0
 	for range s.r.tune.turnPages {
-		p, err := s.page(ctx, at, shards)
+		p, err := s.page(ctx, from, shards)
 		if err != nil {
 			return at, events, err
 		}
 		p.behind = max(pr.h-max(p.to.c, p.to.h), 0)
 		to, n, err := s.hand(ctx, out, p, at)
 		events += n
-		at = to
-		if err != nil || at.s2 == nil {
+		at, from = to, to
+		if err != nil || at.s2 == nil || s.progress.waiting() {
 			return at, events, err
 		}
 	}

@@ -24,7 +24,7 @@ type Relay struct {
 }
 
 // New checks cfg; it does not touch the database. Give the relay a pool of its
-// own, with at least two connections and one more per pipeline: in a pool shared
+// own, with at least two connections and two more per pipeline: in a pool shared
 // with a service's handlers, a busy hour could keep its heartbeat waiting.
 func New(pool *pgxpool.Pool, cfg Config) (*Relay, error) {
 	cfg = cfg.withDefaults()
@@ -44,8 +44,8 @@ func New(pool *pgxpool.Pool, cfg Config) (*Relay, error) {
 
 // Run publishes until ctx ends, then stops reading, lets what is in flight
 // resolve for up to Config.DrainTimeout, stores the positions, gives up the
-// leases and returns nil. While another instance works it stands by. It outlives
-// outages of database and brokers; it returns an error only when a person has to
+// leases and returns nil. Several instances share the work: each holds an equal
+// share of the shards of every pipeline that it runs. It outlives outages of database and brokers; it returns an error only when a person has to
 // decide: [ErrNotMigrated], a [GrantError], [ErrForeignCluster], [ErrRunning].
 func (r *Relay) Run(ctx context.Context) error {
 	if !r.running.CompareAndSwap(false, true) {
@@ -106,6 +106,13 @@ func (r *Relay) tenure(ctx context.Context) error {
 	var engines, sides sync.WaitGroup
 	sides.Go(func() { t.heartbeat(side) })
 	sides.Go(func() { t.retain(side) })
+	sides.Go(func() {
+		select {
+		case <-ctx.Done():
+			t.retire(side)
+		case <-side.Done():
+		}
+	})
 	for _, e := range r.engines {
 		engines.Go(func() { e.run(ctx, t) })
 	}
@@ -134,6 +141,15 @@ func (r *Relay) begin(ctx context.Context) (*tenure, error) {
 		return nil, err
 	}
 	return r.join(ctx, token)
+}
+
+// pipelines names what this instance runs.
+func (r *Relay) pipelines() []string {
+	var names []string
+	for _, e := range r.engines {
+		names = append(names, e.name)
+	}
+	return names
 }
 
 // op bounds one database statement, so that a connection that died silently is

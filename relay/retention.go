@@ -33,7 +33,7 @@ func (t *tenure) retain(ctx context.Context) {
 
 func (r *Relay) working() bool {
 	for _, e := range r.engines {
-		if e.session() != nil {
+		if s := e.session(); s != nil && s.works() {
 			return true
 		}
 	}

@@ -14,9 +14,9 @@ type queries struct {
 	token, newToken                                 string
 	identity, ahead                                 string
 	version, grants                                 string
-	join, beat, leave                               string
+	join, beat, retire, leave                       string
 	register, registerLeases, registerStart         string
-	leasesFree, expire, lockLeases, take            string
+	look, expire, lockFree, take, release           string
 	slotState, slotLock, slotCheck, slotCut, slotUp string
 }
 
@@ -85,7 +85,7 @@ DELETE FROM {s}.position p WHERE p.pipeline = $1
   AND p.n < (SELECT max(n) FROM latest) AND NOT EXISTS (SELECT FROM latest l WHERE l.n = p.n)`
 	sqlLoad = `SELECT DISTINCT ON (q.shard) q.shard, p.s::text, p.h, p.b::text, coalesce(p.s2::text, ''),
   coalesce(p.h2, 0), coalesce(p.b2::text, '0'), p.c, (SELECT token FROM {s}.incarnation)
-FROM {s}.position p, unnest(p.shards) q(shard) WHERE p.pipeline = $1 ORDER BY q.shard, p.n DESC`
+FROM {s}.position p, unnest(p.shards) q(shard) WHERE p.pipeline = $1 AND q.shard = ANY($2::smallint[]) ORDER BY q.shard, p.n DESC`
 )
 
 // Identity and start checks.
@@ -110,19 +110,40 @@ LIMIT 1`
 // Instances and leases.
 const (
 	// Clock_timestamp, not now: a statement may have waited.
-	sqlJoin           = `INSERT INTO {s}.instance (name, expires_at) VALUES ($1, clock_timestamp() + $2::bigint * interval '1 ms')`
+	sqlJoin           = `INSERT INTO {s}.instance (name, expires_at, pipelines) VALUES ($1, clock_timestamp() + $2::bigint * interval '1 ms', $3::text[])`
 	sqlBeat           = `UPDATE {s}.instance SET expires_at = clock_timestamp() + $2::bigint * interval '1 ms' WHERE name = $1`
+	sqlRetire         = `UPDATE {s}.instance SET pipelines = '{}' WHERE name = $1`
 	sqlLeave          = `DELETE FROM {s}.instance WHERE name = $1`
 	sqlRegister       = `INSERT INTO {s}.pipeline (name) VALUES ($1) ON CONFLICT DO NOTHING`
 	sqlRegisterLeases = `INSERT INTO {s}.lease (pipeline, shard) SELECT $1, g FROM generate_series(0, $2::int - 1) g`
 	sqlRegisterStart  = `INSERT INTO {s}.position (pipeline, shards, owner, s, h, b)
 SELECT $1, array_agg(g::smallint), '', $3::text::pg_snapshot, 0, $4::text::xid8 FROM generate_series(0, $2::int - 1) g`
-	sqlLeasesFree = `SELECT count(*) > 0 AND bool_and(l.owner = $2 OR NOT EXISTS (
-  SELECT FROM {s}.instance i WHERE i.name = l.owner AND i.expires_at > clock_timestamp())) FROM {s}.lease l WHERE l.pipeline = $1`
-	sqlExpire     = `DELETE FROM {s}.instance WHERE expires_at <= clock_timestamp() AND name <> $1`
-	sqlLockLeases = `SELECT count(*) FROM (SELECT FROM {s}.lease WHERE pipeline = $1 ORDER BY shard FOR UPDATE) l`
-	sqlTake       = `UPDATE {s}.lease l SET owner = $2, epoch = epoch + 1 WHERE l.pipeline = $1
-  AND (l.owner = $2 OR NOT EXISTS (SELECT FROM {s}.instance i WHERE i.name = l.owner)) RETURNING shard, epoch`
+	// The first instances to join hold one shard more if the shares are not equal.
+	// An expired instance has no share, but keeps its leases until expire.
+	sqlLook = `WITH live AS (SELECT name, row_number() OVER (ORDER BY started_at, name) AS rank, count(*) OVER () AS n
+  FROM {s}.instance WHERE $1 = ANY (pipelines) AND expires_at > clock_timestamp())
+SELECT (SELECT $3::int / n + CASE WHEN rank <= $3::int % n THEN 1 ELSE 0 END FROM live WHERE name = $2),
+  count(*) FILTER (WHERE i.name IS NULL),
+  coalesce(array_agg(l.shard ORDER BY l.shard) FILTER (WHERE l.owner = $2), '{}'),
+  coalesce(array_agg(l.epoch ORDER BY l.shard) FILTER (WHERE l.owner = $2), '{}'),
+  (SELECT token FROM {s}.incarnation)
+FROM {s}.lease l LEFT JOIN {s}.instance i ON i.name = l.owner AND i.expires_at > clock_timestamp()
+WHERE l.pipeline = $1`
+	sqlExpire   = `DELETE FROM {s}.instance WHERE expires_at <= clock_timestamp() AND name <> $1`
+	sqlLockFree = `SELECT coalesce(array_agg(f.shard), '{}') FROM (SELECT l.shard FROM {s}.lease l
+  WHERE l.pipeline = $1 AND NOT EXISTS (SELECT FROM {s}.instance i WHERE i.name = l.owner)
+  ORDER BY l.shard FOR UPDATE OF l) f`
+	sqlTake = `UPDATE {s}.lease SET owner = $2, epoch = epoch + 1 WHERE pipeline = $1 AND shard IN (
+  SELECT l.shard FROM {s}.lease l WHERE l.pipeline = $1 AND l.shard = ANY($3::smallint[])
+    AND NOT EXISTS (SELECT FROM {s}.instance i WHERE i.name = l.owner) ORDER BY l.shard LIMIT $4::int)
+  AND EXISTS (SELECT FROM {s}.instance i WHERE i.name = $2)
+RETURNING shard, epoch`
+	// With the epochs: a release that the server runs late must not meet leases
+	// that the same instance has taken again.
+	sqlRelease = `WITH mine AS (SELECT l.shard FROM {s}.lease l JOIN unnest($3::smallint[], $4::bigint[]) a(shard, epoch)
+    ON a.shard = l.shard AND a.epoch = l.epoch
+  WHERE l.pipeline = $1 AND l.owner = $2 ORDER BY l.shard FOR UPDATE OF l)
+UPDATE {s}.lease l SET owner = '' FROM mine WHERE l.pipeline = $1 AND l.shard = mine.shard`
 )
 
 // Retention.
@@ -158,14 +179,16 @@ func newQueries(schema string) queries {
 		grants:         in(sqlGrants),
 		join:           in(sqlJoin),
 		beat:           in(sqlBeat),
+		retire:         in(sqlRetire),
 		leave:          in(sqlLeave),
 		register:       in(sqlRegister),
 		registerLeases: in(sqlRegisterLeases),
 		registerStart:  in(sqlRegisterStart),
-		leasesFree:     in(sqlLeasesFree),
+		look:           in(sqlLook),
 		expire:         in(sqlExpire),
-		lockLeases:     in(sqlLockLeases),
+		lockFree:       in(sqlLockFree),
 		take:           in(sqlTake),
+		release:        in(sqlRelease),
 		slotState:      in(sqlSlotState),
 		slotLock:       in(sqlSlotLock),
 		slotCheck:      in(sqlSlotCheck),

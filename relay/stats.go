@@ -13,7 +13,7 @@ type Stats struct {
 // PipelineStats says how one pipeline is doing. Counters start at 0 with [New].
 type PipelineStats struct {
 	Name      string `json:"name"`
-	Shards    int    `json:"shards"`    // owned; 0 = another instance works, or none can
+	Shards    int    `json:"shards"`    // held by this instance
 	Published uint64 `json:"published"` // confirmed by the broker, repeats included
 	Retries   uint64 `json:"retries"`   // events that an attempt left unresolved
 	// CaughtUp: the last look at the log found nothing that is not published.
@@ -60,8 +60,12 @@ func (p *pipelineStats) standBy() {
 	p.change(func(s *PipelineStats) { s.Shards, s.CaughtUp = 0, false })
 }
 
-func (p *pipelineStats) took(shards int) {
-	p.change(func(s *PipelineStats) { s.Shards, s.CaughtUp = shards, false })
+func (p *pipelineStats) holds(shards int) {
+	p.change(func(s *PipelineStats) {
+		if shards != s.Shards {
+			s.Shards, s.CaughtUp = shards, false
+		}
+	})
 }
 
 func (p *pipelineStats) failed(err error) {

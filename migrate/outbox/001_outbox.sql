@@ -90,6 +90,7 @@ CREATE TABLE {{.schema}}.pipeline (
 -- One heartbeat row per relay instance.
 CREATE TABLE {{.schema}}.instance (
   name       text        PRIMARY KEY,
+  pipelines  text[]      NOT NULL DEFAULT '{}', -- runs these; empty while it stops
   started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   expires_at timestamptz NOT NULL
 ) WITH (fillfactor = 50);
