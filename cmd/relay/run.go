@@ -31,7 +31,9 @@ position, gives up its leases and exits with 0. A second signal ends it at once:
 nothing is lost by that, but the next relay waits for the lease to expire and may
 publish the last events again.
 
-A second relay on the same database stands by until the first one is gone.`,
+Several relays on the same database share the work: each publishes an equal part
+of the keys. A leaving relay hands its part over at once; that of a dead or frozen
+one is taken over when its lease has run out.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := loadConfig(path)
@@ -82,7 +84,7 @@ func openPool(ctx context.Context, c config) (*pgxpool.Pool, error) {
 	if err != nil {
 		return nil, errors.New("database.url is not a Postgres URL") // its own error may repeat the password
 	}
-	pc.MaxConns = max(pc.MaxConns, int32(len(c.Pipelines))+2) //nolint:gosec // a handful
+	pc.MaxConns = max(pc.MaxConns, int32(2*len(c.Pipelines))+2) //nolint:gosec // a handful
 	return pgxpool.NewWithConfig(ctx, pc)
 }
 
