@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
@@ -71,25 +72,36 @@ func TestUpDownUp(t *testing.T) {
 	}
 }
 
+// An uncommitted schema of the same name holds all processes up at their first
+// change, so that they go on together: without the lock all but one then fail on
+// the schema that the fastest made.
 func TestManyProcessesMayMigrateAtOnce(t *testing.T) {
 	t.Parallel()
-	url := pgtest.URL(t)
-	var g errgroup.Group
-	for range 6 {
-		conn := connect(t, url)
-		g.Go(func() error {
-			for _, set := range sets() {
-				if err := set.Up(t.Context(), conn); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
+	const processes = 6
+	ctx, url := t.Context(), pgtest.URL(t)
+	gate, watch := connect(t, url), connect(t, url)
+	var conns []*pgx.Conn
+	for range processes {
+		conns = append(conns, connect(t, url))
 	}
-	require.NoError(t, g.Wait())
-	conn := connect(t, url)
-	for _, set := range sets() {
-		status, err := set.Status(t.Context(), conn)
+	for schema, set := range sets() {
+		tx, err := gate.Begin(ctx)
+		require.NoError(t, err)
+		_, err = tx.Exec(ctx, `CREATE SCHEMA `+schema)
+		require.NoError(t, err)
+		var g errgroup.Group
+		for _, conn := range conns {
+			g.Go(func() error { return set.Up(ctx, conn) })
+		}
+		require.Eventually(t, func() bool {
+			var waiting int
+			err := watch.QueryRow(ctx, `SELECT count(*) FROM pg_stat_activity
+				WHERE datname = current_database() AND wait_event_type = 'Lock'`).Scan(&waiting)
+			return err == nil && waiting == processes
+		}, 30*time.Second, 5*time.Millisecond, "all processes should be under way")
+		require.NoError(t, tx.Rollback(ctx))
+		require.NoError(t, g.Wait())
+		status, err := set.Status(ctx, watch)
 		require.NoError(t, err)
 		require.Empty(t, status.Pending)
 	}
