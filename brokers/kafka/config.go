@@ -162,7 +162,6 @@ func (c Config) producer() *sarama.Config {
 	// The publisher refreshes by itself, with its own retries and budget.
 	sc.Metadata.Retry.Max = 0
 	sc.Metadata.RefreshFrequency = 0
-	sc.Producer.RequiredAcks = sarama.WaitForAll
 	return sc
 }
 
