@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	neturl "net/url"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -93,21 +94,24 @@ func newDatabase(t *testing.T) database {
 		GRANT SELECT, INSERT, UPDATE ON orders TO outbox_writer`)
 	require.NoError(t, err)
 
-	cfg, err := pgxpool.ParseConfig(url)
+	asWriter, err := neturl.Parse(url)
 	require.NoError(t, err)
-	cfg.AfterConnect = func(ctx context.Context, c *pgx.Conn) error {
-		_, err := c.Exec(ctx, "SET ROLE outbox_writer")
-		return err
-	}
-	writer, err := pgxpool.NewWithConfig(ctx, cfg)
+	asWriter.User = neturl.User("outbox_writer")
+	writer, err := pgxpool.New(ctx, asWriter.String())
 	require.NoError(t, err)
 	t.Cleanup(writer.Close)
-	pq, err := sql.Open("postgres", url)
+	pq, err := sql.Open("postgres", asWriter.String())
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, pq.Close()) })
 	pgxDB := stdlib.OpenDBFromPool(writer)
 	t.Cleanup(func() { require.NoError(t, pgxDB.Close()) })
-	return database{admin: admin, writer: writer, dbs: map[string]*sql.DB{"pgx": pgxDB, "lib/pq": pq}}
+	dbs := map[string]*sql.DB{"pgx": pgxDB, "lib/pq": pq}
+	for name, db := range dbs {
+		var user string
+		require.NoError(t, db.QueryRowContext(ctx, "SELECT current_user").Scan(&user))
+		require.Equal(t, "outbox_writer", user, name)
+	}
+	return database{admin: admin, writer: writer, dbs: dbs}
 }
 
 // stored is one row of outbox.event, read without the package under test.

@@ -5,13 +5,11 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/outboxkit/outboxkit/event"
 	"github.com/outboxkit/outboxkit/internal/pgtest"
@@ -220,75 +218,6 @@ func TestCauseIsCarriedOn(t *testing.T) {
 		got = append(got, [2]string{*e.Causation, *e.Correlation})
 	}
 	require.Equal(t, [][2]string{{"first", "first"}, {"second", "request"}, {"x", "y"}}, got)
-}
-
-// Without the key's lock the second writer would draw its id while the first
-// one still runs, and could commit before it.
-func TestWithKeyLockMakesTheSecondWriterWait(t *testing.T) {
-	t.Parallel()
-	d := newDatabase(t)
-	for _, tr := range d.transactors() {
-		t.Run(tr.name, func(t *testing.T) {
-			ctx := t.Context()
-			_, err := d.admin.Exec(ctx, "TRUNCATE outbox.event")
-			require.NoError(t, err)
-			ob, err := tr.new(ctx, config())
-			require.NoError(t, err)
-			ob = ob.WithKeyLock()
-			second := make(chan error, 1)
-			require.NoError(t, tr.run(ctx, func(write writeFunc) error {
-				if err := write(ctx, ob, orderPlacedV1.New(orderPlaced{OrderID: "k", Note: "first"})); err != nil {
-					return err
-				}
-				go func() {
-					second <- tr.run(ctx, func(write writeFunc) error {
-						return write(ctx, ob, orderPlacedV1.New(orderPlaced{OrderID: "a"}), orderPlacedV1.New(orderPlaced{OrderID: "k", Note: "second"}))
-					})
-				}()
-				require.Eventually(t, func() bool {
-					var waiting int
-					err := d.admin.QueryRow(ctx, `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
-						AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`).Scan(&waiting)
-					return err == nil && waiting == 1
-				}, 10*time.Second, 5*time.Millisecond, "the second writer should wait for the key")
-				return write(ctx, ob, orderPlacedV1.New(orderPlaced{OrderID: "k", Note: "first again"}))
-			}))
-			require.NoError(t, <-second)
-			var notes []string
-			for _, e := range d.events(t) {
-				if e.Key == "k" {
-					notes = append(notes, string(e.Payload))
-				}
-			}
-			require.Equal(t, []string{`{"orderId":"k","note":"first"}`, `{"orderId":"k","note":"first again"}`, `{"orderId":"k","note":"second"}`}, notes)
-		})
-	}
-}
-
-func TestWithKeyLockCannotDeadlock(t *testing.T) {
-	t.Parallel()
-	d := newDatabase(t)
-	ctx := t.Context()
-	ob, err := outbox.New(ctx, d.writer, config())
-	require.NoError(t, err)
-	ob = ob.WithKeyLock()
-	var g errgroup.Group
-	for range 8 {
-		g.Go(func() error {
-			for range 50 {
-				var drafts []event.Draft
-				for _, k := range rand.Perm(10) {
-					drafts = append(drafts, orderPlacedV1.New(orderPlaced{OrderID: fmt.Sprint(k)}))
-				}
-				if err := pgx.BeginFunc(ctx, d.writer, func(tx pgx.Tx) error { return ob.Write(ctx, tx, drafts...) }); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-	}
-	require.NoError(t, g.Wait())
-	require.Len(t, d.events(t), 8*50*10)
 }
 
 // Any language can write events; what a writer may not do is choose their place
