@@ -35,8 +35,8 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// Pipeline is one way out of the log: every event of the log goes through every
-// pipeline. A new pipeline starts at the oldest event that is still retained.
+// Pipeline is one way out of the log: unless it is filtered, every event of the log
+// goes through every pipeline.
 type Pipeline struct {
 	// Name identifies the pipeline's positions in the database; keep it when the
 	// broker's address changes. Required, unique, at most 100 bytes.
@@ -46,6 +46,19 @@ type Pipeline struct {
 	To brokers.Publisher
 	// Wire frames payloads that have a schema. Default: nil, bare bytes.
 	Wire event.WireFormat
+	// Filter chooses the events that are published; the position passes over the
+	// others for good, so a filter that is widened later finds only what comes
+	// then. Default: every event.
+	Filter Filter
+	// Topic maps an event's topic to the one at the broker. The order of a key holds
+	// across topics that are mapped to one. It must always return the same for the
+	// same topic and may be called concurrently; "" leaves a topic as it is.
+	// Default: nil, topics as they are.
+	Topic func(topic string) string
+	// Start says where the pipeline begins when its name is first registered in the
+	// database; later it goes on where it was. Default: at the oldest event that is
+	// still retained.
+	Start Start
 }
 
 // shardCount is fixed by the migration (the event table's shard column).
@@ -76,10 +89,17 @@ func setDefault(d *time.Duration, v time.Duration) {
 // schemaName is what package migrate accepts.
 var schemaName = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,39}$`)
 
-func (c Config) validate() error {
+func (c Config) checkSchema() error {
 	if !schemaName.MatchString(c.Schema) {
 		return &event.FieldError{Field: "Config.Schema", Value: c.Schema, Problem: "is not a schema name",
 			Hint: "lower-case letters, digits and underscores, at most 40, not starting with a digit"}
+	}
+	return nil
+}
+
+func (c Config) validate() error {
+	if err := c.checkSchema(); err != nil {
+		return err
 	}
 	if c.Lease < time.Second {
 		return &event.FieldError{Field: "Config.Lease", Value: c.Lease.String(), Problem: "is too short", Hint: "at least 1s; 0 means 15s"}
@@ -104,6 +124,12 @@ func (c Config) validate() error {
 		case p.To == nil:
 			return &event.FieldError{Field: field + "To", Problem: "is nil", Hint: "set a publisher, for example kafka.NewPublisher"}
 		}
+		if err := p.Start.validate(field, p.Name); err != nil {
+			return err
+		}
+		if err := p.Filter.validate(field); err != nil {
+			return err
+		}
 		seen[p.Name] = true
 	}
 	return nil
@@ -113,6 +139,7 @@ func (c Config) validate() error {
 type tuning struct {
 	pageRows   int           // rows in a page
 	pageBytes  int64         // a page ends with the row that reaches this
+	filterIDs  int64         // log ids that a filtered page looks through at most
 	turnPages  int           // pages of a group before the next group has its turn
 	flushEvery time.Duration // between two flushes
 	pruneAfter int           // appended position rows between two prunings
@@ -128,7 +155,7 @@ type tuning struct {
 
 func defaultTuning() tuning {
 	return tuning{
-		pageRows: 2000, pageBytes: 4 << 20, turnPages: 8,
+		pageRows: 2000, pageBytes: 4 << 20, filterIDs: 50_000, turnPages: 8,
 		flushEvery: 250 * time.Millisecond, pruneAfter: 500,
 		pollMin: 2 * time.Millisecond, pollMax: 50 * time.Millisecond,
 		standby: 250 * time.Millisecond, retryMax: 5 * time.Second, badMax: 30 * time.Second,

@@ -18,13 +18,19 @@ type engine struct {
 	name  string
 	log   *slog.Logger
 	stats *pipelineStats
+	// The page queries, with the filter.
+	late, fresh string
+	filterArgs  []any
 
 	mu      sync.Mutex
 	current *session // nil between sessions
 }
 
 func newEngine(r *Relay, p Pipeline) *engine {
-	return &engine{Pipeline: p, r: r, name: p.Name, log: r.cfg.Logger.With("pipeline", p.Name), stats: newPipelineStats(p.Name)}
+	return &engine{
+		Pipeline: p, r: r, name: p.Name, log: r.cfg.Logger.With("pipeline", p.Name), stats: newPipelineStats(p.Name),
+		late: p.Filter.apply(r.q.late), fresh: p.Filter.apply(r.q.fresh), filterArgs: p.Filter.args(),
+	}
 }
 
 // session is one life of an engine's goroutines and of what they remember. Which
@@ -66,7 +72,7 @@ func (e *engine) run(ctx context.Context, t *tenure) {
 
 // once is one session; reading ends first, what is in flight has until t.work ends.
 func (e *engine) once(reading context.Context, t *tenure) error {
-	if err := e.register(reading); err != nil {
+	if err := e.register(reading, t); err != nil {
 		return fmt.Errorf("register pipeline: %w", err)
 	}
 	s := &session{engine: e, t: t, progress: newProgress()}

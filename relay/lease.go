@@ -98,22 +98,6 @@ func (t *tenure) leave(ctx context.Context) {
 	}
 }
 
-// register makes a pipeline known, before its first probe: from here on nothing
-// is truncated that it has not passed. It starts at the oldest retained event.
-func (e *engine) register(ctx context.Context) error {
-	return e.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, e.r.q.register, e.name)
-		if err != nil || tag.RowsAffected() == 0 {
-			return err // known already: its leases and positions came with it
-		}
-		if _, err := tx.Exec(ctx, e.r.q.registerLeases, e.name, shardCount); err != nil {
-			return err
-		}
-		_, err = tx.Exec(ctx, e.r.q.registerStart, e.name, shardCount, start.s.text, fmt.Sprint(start.b))
-		return err
-	})
-}
-
 // inTx runs f in a READ COMMITTED transaction, whatever the database's default:
 // what it does relies on each statement seeing what was committed before it. The
 // server ends the transaction of a process that is frozen in the middle, which

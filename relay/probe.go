@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // probe is what one statement saw: a snapshot, the highest id drawn and the next
@@ -20,21 +22,29 @@ var errSequence = errors.New("event_id_seq has never been used or may not be rea
 
 // probe reads no event and assigns no xid.
 func (s *session) probe(ctx context.Context) (probe, error) {
+	op, cancel := s.r.op(ctx)
+	defer cancel()
+	return takeProbe(op, s.r.pool, s.r.q.probe, s.t.token)
+}
+
+type querier interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+func takeProbe(ctx context.Context, db querier, query string, want token) (probe, error) {
 	var (
 		h, b     *int64
 		cur      string
 		tok      token
 		recovery bool
 	)
-	op, cancel := s.r.op(ctx)
-	defer cancel()
-	if err := s.r.pool.QueryRow(op, s.r.q.probe).Scan(&h, &cur, &b, &tok, &recovery); err != nil {
+	if err := db.QueryRow(ctx, query).Scan(&h, &cur, &b, &tok, &recovery); err != nil {
 		return probe{}, fmt.Errorf("probe: %w", err)
 	}
 	switch {
 	case recovery: // its snapshots leave running transactions out
 		return probe{}, errStandby
-	case !same(tok, s.t.token):
+	case !same(tok, want):
 		return probe{}, errIncarnation
 	case h == nil || b == nil: // 0 would skip everything
 		return probe{}, errSequence

@@ -25,7 +25,7 @@ func (s *session) publishAll(reading context.Context, pages <-chan page) {
 			s.end(errLeaseLost) // a cause that is already set stays
 			continue
 		}
-		s.progress.advance(p.shards, p.to, len(p.events) > 0)
+		s.progress.advance(p.shards, p.to, len(p.events) > 0 || s.passedOver(p))
 	}
 }
 

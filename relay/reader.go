@@ -139,7 +139,7 @@ func (s *session) hand(ctx context.Context, out chan<- page, p page, at position
 func (s *session) page(ctx context.Context, at position, shards []int16) (page, error) {
 	if at.c < at.h {
 		if late := at.pending(at.s2); len(late) > 0 {
-			p, full, err := s.rows(ctx, s.r.q.late, formatXids(late), at.h, at, shards)
+			p, full, err := s.rows(ctx, s.late, formatXids(late), at.h, at, shards)
 			if err != nil || full || len(p.events) > 0 {
 				if !full {
 					p.to.c = at.h
@@ -149,8 +149,13 @@ func (s *session) page(ctx context.Context, at position, shards []int16) (page, 
 		}
 		at.c = at.h
 	}
-	p, full, err := s.rows(ctx, s.r.q.fresh, at.s2.text, at.h2, at, shards)
-	if !full {
+	bound := s.window(at)
+	p, full, err := s.rows(ctx, s.fresh, at.s2.text, bound, at, shards)
+	switch {
+	case full:
+	case bound < at.h2:
+		p.to.c = bound
+	default:
 		p.to = at.end()
 	}
 	return p, err
@@ -162,7 +167,7 @@ func (s *session) rows(ctx context.Context, query, seen string, bound int64, at 
 	p := page{shards: shards, from: at, to: at}
 	op, cancel := s.r.op(ctx)
 	defer cancel()
-	rows, err := s.r.pool.Query(op, query, seen, bound, at.c, shards, s.r.tune.pageRows, s.r.tune.pageBytes)
+	rows, err := s.r.pool.Query(op, query, append([]any{seen, bound, at.c, shards, s.r.tune.pageRows, s.r.tune.pageBytes}, s.filterArgs...)...)
 	if err != nil {
 		return p, false, fmt.Errorf("read page: %w", err)
 	}
@@ -177,6 +182,7 @@ func (s *session) rows(ctx context.Context, query, seen string, bound int64, at 
 		if !same(tok, s.t.token) {
 			return nil, errIncarnation
 		}
+		it.msg.Topic = s.destination(it.msg.Topic)
 		return it, nil
 	})
 	if err != nil {

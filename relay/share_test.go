@@ -142,7 +142,7 @@ func TestFrozenTakeoverLetsGo(t *testing.T) {
 	cfg := config(&recorder{})
 	cfg.Lease = time.Second
 	frozen := newRelay(t, db.relay, cfg)
-	require.NoError(t, frozen.engines[0].register(t.Context()))
+	require.NoError(t, frozen.engines[0].register(t.Context(), nil))
 	locked, wake := make(chan struct{}), make(chan struct{})
 	done := make(chan error, 1)
 	go func() {

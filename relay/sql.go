@@ -15,7 +15,9 @@ type queries struct {
 	identity, ahead                                 string
 	version, grants                                 string
 	join, beat, retire, leave                       string
-	register, registerLeases, registerStart         string
+	registered, registerLock, register              string
+	registerLeases, registerStart                   string
+	registerCopy, registerCopied                    string
 	look, expire, lockFree, take, release           string
 	slotState, slotLock, slotCheck, slotCut, slotUp string
 }
@@ -36,6 +38,9 @@ const (
 ) w WHERE total - size < $6::bigint ORDER BY id`
 )
 
+// filterMark is where a pipeline's filter goes; without one it stays, a comment.
+const filterMark = `/*filter*/`
+
 // latest is the newest position of each pipeline and shard.
 const latest = `SELECT DISTINCT ON (p.pipeline, q.shard) p.pipeline, q.shard, p.n, p.s
   FROM {s}.position p, unnest(p.shards) q(shard) ORDER BY p.pipeline, q.shard, p.n DESC`
@@ -52,11 +57,11 @@ const (
 FROM (SELECT pg_sequence_last_value('{s}.event_id_seq') h, pg_current_snapshot() cur OFFSET 0) p`
 	sqlLate = pageHead + `SELECT l.* FROM unnest($1::text::xid8[]) x CROSS JOIN LATERAL (
     SELECT ` + columns + ` FROM {s}.event
-    WHERE xid = x AND id <= $2::bigint AND id > $3::bigint AND shard = ANY($4::smallint[])
+    WHERE xid = x AND id <= $2::bigint AND id > $3::bigint AND shard = ANY($4::smallint[])` + filterMark + `
     ORDER BY id LIMIT $5::int) l ORDER BY l.id LIMIT $5::int` + pageTail
 	sqlFresh = pageHead + `SELECT ` + columns + ` FROM {s}.event
     WHERE id > $3::bigint AND id <= $2::bigint AND shard = ANY($4::smallint[])
-      AND pg_visible_in_snapshot(xid, $1::text::pg_snapshot)
+      AND pg_visible_in_snapshot(xid, $1::text::pg_snapshot)` + filterMark + `
     ORDER BY id LIMIT $5::int` + pageTail
 	sqlSchemas = `SELECT fp, format, text, content_type FROM {s}.schema WHERE fp = ANY($1::bigint[])`
 )
@@ -110,14 +115,10 @@ LIMIT 1`
 // Instances and leases.
 const (
 	// Clock_timestamp, not now: a statement may have waited.
-	sqlJoin           = `INSERT INTO {s}.instance (name, expires_at, pipelines) VALUES ($1, clock_timestamp() + $2::bigint * interval '1 ms', $3::text[])`
-	sqlBeat           = `UPDATE {s}.instance SET expires_at = clock_timestamp() + $2::bigint * interval '1 ms' WHERE name = $1`
-	sqlRetire         = `UPDATE {s}.instance SET pipelines = '{}' WHERE name = $1`
-	sqlLeave          = `DELETE FROM {s}.instance WHERE name = $1`
-	sqlRegister       = `INSERT INTO {s}.pipeline (name) VALUES ($1) ON CONFLICT DO NOTHING`
-	sqlRegisterLeases = `INSERT INTO {s}.lease (pipeline, shard) SELECT $1, g FROM generate_series(0, $2::int - 1) g`
-	sqlRegisterStart  = `INSERT INTO {s}.position (pipeline, shards, owner, s, h, b)
-SELECT $1, array_agg(g::smallint), '', $3::text::pg_snapshot, 0, $4::text::xid8 FROM generate_series(0, $2::int - 1) g`
+	sqlJoin   = `INSERT INTO {s}.instance (name, expires_at, pipelines) VALUES ($1, clock_timestamp() + $2::bigint * interval '1 ms', $3::text[])`
+	sqlBeat   = `UPDATE {s}.instance SET expires_at = clock_timestamp() + $2::bigint * interval '1 ms' WHERE name = $1`
+	sqlRetire = `UPDATE {s}.instance SET pipelines = '{}' WHERE name = $1`
+	sqlLeave  = `DELETE FROM {s}.instance WHERE name = $1`
 	// The first instances to join hold one shard more if the shares are not equal.
 	// An expired instance has no share, but keeps its leases until expire.
 	sqlLook = `WITH live AS (SELECT name, row_number() OVER (ORDER BY started_at, name) AS rank, count(*) OVER () AS n
@@ -181,6 +182,10 @@ func newQueries(schema string) queries {
 		beat:           in(sqlBeat),
 		retire:         in(sqlRetire),
 		leave:          in(sqlLeave),
+		registered:     in(sqlRegistered),
+		registerLock:   in(sqlRegisterLock),
+		registerCopy:   in(sqlRegisterCopy),
+		registerCopied: in(sqlRegisterCopied),
 		register:       in(sqlRegister),
 		registerLeases: in(sqlRegisterLeases),
 		registerStart:  in(sqlRegisterStart),

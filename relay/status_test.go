@@ -1,0 +1,157 @@
+package relay
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func status(t *testing.T, db *database) Status {
+	t.Helper()
+	st, err := ReadStatus(t.Context(), db.relay, "")
+	require.NoError(t, err)
+	return st
+}
+
+// backlog is what status says of the pipeline "test".
+func backlog(t *testing.T, db *database) PipelineStatus {
+	t.Helper()
+	for _, p := range status(t, db).Pipelines {
+		if p.Name == "test" {
+			return p
+		}
+	}
+	t.Fatal("no pipeline test")
+	return PipelineStatus{}
+}
+
+func TestStatus(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	empty := status(t, db)
+	require.Empty(t, empty.Pipelines)
+	require.Len(t, empty.Slots, slots)
+
+	r := newRelay(t, db.relay, config(&recorder{}))
+	stop := running(t, r)
+	db.write(t, "k", "1")
+	eventually(t, func() bool { return r.Stats().Pipelines[0].Published == 1 && backlog(t, db).Backlog == 0 }, "published and stored")
+	st := status(t, db)
+	require.Len(t, st.Pipelines, 1)
+	p := st.Pipelines[0]
+	require.True(t, p.BacklogExact)
+	require.Zero(t, p.OldestUnsentSeconds)
+	require.Zero(t, p.Unowned)
+	require.Len(t, st.Instances, 1)
+	require.Equal(t, []Owner{{Instance: st.Instances[0].Name, Shards: 64, Live: true}}, p.Owners)
+	require.True(t, st.Instances[0].Live)
+	require.InDelta(t, 12.5, st.Instances[0].ExpiresInSeconds, 5)
+	slot := st.Slots[db.slot(t)]
+	require.True(t, slot.Current)
+	require.EqualValues(t, 1, slot.Rows)
+	require.Positive(t, slot.Bytes)
+	_, err := json.Marshal(st)
+	require.NoError(t, err)
+
+	require.NoError(t, stop())
+	db.write(t, "k", "2")
+	db.old(t, db.slot(t))
+	st = status(t, db)
+	p = st.Pipelines[0]
+	require.EqualValues(t, 1, p.Backlog)
+	require.Greater(t, p.OldestUnsentSeconds, (300 * 24 * time.Hour).Seconds())
+	require.Equal(t, 64, p.Unowned)
+	require.Empty(t, st.Instances)
+}
+
+// A relay that was killed is shown with what it holds until somebody takes over.
+func TestStatusShowsPendingTakeover(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	r := newRelay(t, db.relay, config(&recorder{}))
+	running(t, r)
+	eventually(t, r.owns, "started")
+	db.exec(t, `UPDATE outbox.instance SET expires_at = clock_timestamp() - interval '3 s'`)
+	st := status(t, db)
+	require.False(t, st.Instances[0].Live)
+	require.InDelta(t, -3, st.Instances[0].ExpiresInSeconds, 2)
+	require.False(t, st.Pipelines[0].Owners[0].Live)
+	require.Equal(t, 64, st.Pipelines[0].Unowned)
+}
+
+// What the backlog counts is exactly what a relay would publish: events that
+// committed late and the rest of a batch included.
+func TestBacklogIsWhatIsNotPassed(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	p := &recorder{}
+	cfg := config(p)
+	db.write(t, "k", "1")
+	late, doomed := begin(t, db), begin(t, db)
+	for i := range 5 {
+		txWrite(t, late, fmt.Sprint(i), "late")
+		txWrite(t, doomed, "k", "doomed")
+	}
+	db.write(t, "k", "2")
+	stop := running(t, newRelay(t, db.relay, cfg))
+	eventually(t, func() bool { return len(p.messages()) == 2 }, "published")
+	require.NoError(t, stop())
+	require.Zero(t, backlog(t, db).Backlog, "open transactions are nobody's backlog")
+	require.NoError(t, doomed.Rollback(t.Context()))
+	require.NoError(t, late.Commit(t.Context()))
+	require.EqualValues(t, 5, backlog(t, db).Backlog)
+	for range 7 {
+		db.write(t, "k", "new")
+	}
+	require.EqualValues(t, 12, backlog(t, db).Backlog)
+
+	// Stop in the middle of the batch, with shards at different positions.
+	r := newRelay(t, db.relay, cfg)
+	r.tune.pageRows = 2
+	s := byHand(t, r)
+	pr, err := s.probe(t.Context())
+	require.NoError(t, err)
+	left := int64(12)
+	for at, shards := range s.progress.groups() {
+		for _, half := range [][]int16{shards[:len(shards)/2], shards[len(shards)/2:]} {
+			page, err := s.page(t.Context(), at.begin(pr), half)
+			require.NoError(t, err)
+			s.progress.advance(half, page.to, true)
+			left -= int64(len(page.events))
+		}
+	}
+	_, err = s.flush(t.Context(), true)
+	require.NoError(t, err)
+	got := backlog(t, db)
+	require.Less(t, left, int64(12))
+	require.Equal(t, left, got.Backlog)
+	require.Greater(t, got.Positions, 1)
+	require.True(t, got.BacklogExact)
+}
+
+// A large backlog is not counted through.
+func TestLargeBacklogIsBounded(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	stop := running(t, newRelay(t, db.relay, config(&recorder{})))
+	eventually(t, func() bool { return scan[bool](t, db.admin, `SELECT EXISTS (SELECT FROM outbox.lease WHERE owner <> '')`) }, "registered")
+	require.NoError(t, stop())
+	db.exec(t, `INSERT INTO outbox.event (topic, key, type, source) SELECT 't', g::text, 'x', '/' FROM generate_series(1, 50000) g`)
+	p := backlog(t, db)
+	require.False(t, p.BacklogExact)
+	require.InDelta(t, 50_000, p.Backlog, 500)
+	require.Positive(t, p.OldestUnsentSeconds)
+}
+
+func TestStatusWithoutATable(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	_, err := ReadStatus(t.Context(), db.relay, "elsewhere")
+	require.ErrorIs(t, err, ErrNotMigrated)
+	_, err = ReadStatus(t.Context(), db.relay, "No-Schema")
+	require.ErrorContains(t, err, "is not a schema name")
+	require.ErrorIs(t, DropPipeline(t.Context(), db.relay, "elsewhere", "x", DropOptions{}), ErrNotMigrated)
+}
