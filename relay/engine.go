@@ -18,19 +18,12 @@ type engine struct {
 	name  string
 	log   *slog.Logger
 	stats *pipelineStats
-	// The page queries, with the filter.
-	late, fresh string
-	filterArgs  []any
-
 	mu      sync.Mutex
 	current *session // nil between sessions
 }
 
 func newEngine(r *Relay, p Pipeline) *engine {
-	return &engine{
-		Pipeline: p, r: r, name: p.Name, log: r.cfg.Logger.With("pipeline", p.Name), stats: newPipelineStats(p.Name),
-		late: p.Filter.apply(r.q.late), fresh: p.Filter.apply(r.q.fresh), filterArgs: p.Filter.args(),
-	}
+	return &engine{Pipeline: p, r: r, name: p.Name, log: r.cfg.Logger.With("pipeline", p.Name), stats: newPipelineStats(p.Name)}
 }
 
 // session is one life of an engine's goroutines and of what they remember. Which

@@ -38,6 +38,9 @@ func (f Filter) validate(field string) error {
 // that is not wanted should cost no more than a look. Short pages say nothing
 // about the log's end then: see session.window.
 func (f Filter) apply(query string) string {
+	if f.all() {
+		return query
+	}
 	var where string
 	if len(f.Topics) > 0 {
 		where += " AND topic = ANY($7::text[])"

@@ -139,7 +139,7 @@ func (s *session) hand(ctx context.Context, out chan<- page, p page, at position
 func (s *session) page(ctx context.Context, at position, shards []int16) (page, error) {
 	if at.c < at.h {
 		if late := at.pending(at.s2); len(late) > 0 {
-			p, full, err := s.rows(ctx, s.late, formatXids(late), at.h, at, shards)
+			p, full, err := s.rows(ctx, s.r.q.late, formatXids(late), at.h, at, shards)
 			if err != nil || full || len(p.events) > 0 {
 				if !full {
 					p.to.c = at.h
@@ -150,7 +150,7 @@ func (s *session) page(ctx context.Context, at position, shards []int16) (page, 
 		at.c = at.h
 	}
 	bound := s.window(at)
-	p, full, err := s.rows(ctx, s.fresh, at.s2.text, bound, at, shards)
+	p, full, err := s.rows(ctx, s.r.q.fresh, at.s2.text, bound, at, shards)
 	switch {
 	case full:
 	case bound < at.h2:
@@ -167,7 +167,8 @@ func (s *session) rows(ctx context.Context, query, seen string, bound int64, at 
 	p := page{shards: shards, from: at, to: at}
 	op, cancel := s.r.op(ctx)
 	defer cancel()
-	rows, err := s.r.pool.Query(op, query, append([]any{seen, bound, at.c, shards, s.r.tune.pageRows, s.r.tune.pageBytes}, s.filterArgs...)...)
+	args := append([]any{seen, bound, at.c, shards, s.r.tune.pageRows, s.r.tune.pageBytes}, s.Filter.args()...)
+	rows, err := s.r.pool.Query(op, s.Filter.apply(query), args...)
 	if err != nil {
 		return p, false, fmt.Errorf("read page: %w", err)
 	}
