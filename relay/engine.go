@@ -18,6 +18,7 @@ type engine struct {
 	name  string
 	log   *slog.Logger
 	stats *pipelineStats
+
 	mu      sync.Mutex
 	current *session // nil between sessions
 }

@@ -13,7 +13,7 @@ func byHand(t *testing.T, r *Relay) *session {
 	require.NoError(t, err)
 	t.Cleanup(func() { tn.end(nil) })
 	e := r.engines[0]
-	require.NoError(t, e.register(t.Context()))
+	require.NoError(t, e.register(t.Context(), tn))
 	s := &session{engine: e, t: tn, progress: newProgress()}
 	s.ctx, s.end = tn.work, tn.end
 	require.NoError(t, s.takeUp(t.Context(), shardCount))

@@ -29,8 +29,9 @@ WHERE l.pipeline = $1 AND i.expires_at > clock_timestamp()`
 
 // DropOptions are for [DropPipeline].
 type DropOptions struct {
-	// Force drops a pipeline that a live relay holds. That relay's session ends,
-	// but while the pipeline is in its configuration it registers it anew.
+	// Force drops a pipeline that a live relay holds. That relay stops publishing
+	// it; started again with the pipeline in its configuration, it registers it
+	// anew, from the oldest event unless Pipeline.Start says otherwise.
 	Force bool
 }
 

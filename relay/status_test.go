@@ -115,7 +115,11 @@ func TestBacklogIsWhatIsNotPassed(t *testing.T) {
 	pr, err := s.probe(t.Context())
 	require.NoError(t, err)
 	left := int64(12)
-	for at, shards := range s.progress.groups() {
+	groups := map[position][]int16{}
+	for shard, sp := range s.progress.shards {
+		groups[sp.at] = append(groups[sp.at], shard)
+	}
+	for at, shards := range groups {
 		for _, half := range [][]int16{shards[:len(shards)/2], shards[len(shards)/2:]} {
 			page, err := s.page(t.Context(), at.begin(pr), half)
 			require.NoError(t, err)
@@ -137,7 +141,9 @@ func TestLargeBacklogIsBounded(t *testing.T) {
 	t.Parallel()
 	db := newDatabase(t)
 	stop := running(t, newRelay(t, db.relay, config(&recorder{})))
-	eventually(t, func() bool { return scan[bool](t, db.admin, `SELECT EXISTS (SELECT FROM outbox.lease WHERE owner <> '')`) }, "registered")
+	eventually(t, func() bool {
+		return scan[bool](t, db.admin, `SELECT EXISTS (SELECT FROM outbox.lease WHERE owner <> '')`)
+	}, "registered")
 	require.NoError(t, stop())
 	db.exec(t, `INSERT INTO outbox.event (topic, key, type, source) SELECT 't', g::text, 'x', '/' FROM generate_series(1, 50000) g`)
 	p := backlog(t, db)
