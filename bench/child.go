@@ -1,0 +1,204 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"runtime/pprof"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/outboxkit/outboxkit/brokers"
+	"github.com/outboxkit/outboxkit/brokers/kafka"
+	"github.com/outboxkit/outboxkit/brokers/rabbitmq"
+	"github.com/outboxkit/outboxkit/relay"
+)
+
+// childEnv holds the spec of a process that is to be a relay.
+const childEnv = "OUTBOXKIT_BENCH_RELAY"
+
+// spec says what the relay of a child process does.
+type spec struct {
+	Database string
+	Kafka    []string      // publish to these, or
+	AMQP     string        // to this, or (both empty) to nobody
+	Queues   int           // of a topic, RabbitMQ
+	Record   bool          // remember when each event was acknowledged
+	AckDelay time.Duration // added to each Publish
+	InFlight int           // most events of a Publish with AckDelay; 0 = all
+	Profile  string        // file for a CPU profile
+}
+
+// reply answers one command.
+type reply struct {
+	Published uint64
+	Seconds   float64          // since Run was called
+	Acks      map[string]int64 // event id: acknowledged at, Unix nanoseconds
+	Error     string
+}
+
+// runChild is a relay that takes one command a line: a number n waits until n
+// events are published, "acks" hands over what was recorded. It drains and ends
+// with its standard input.
+func runChild(ctx context.Context, text string) error {
+	var s spec
+	if err := json.Unmarshal([]byte(text), &s); err != nil {
+		return fmt.Errorf("%s: %w", childEnv, err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if s.Profile != "" {
+		f, err := os.Create(s.Profile)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = f.Close() }()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
+	pool, err := pgxpool.New(ctx, s.Database)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	to := s.publisher()
+	defer func() { _ = to.Close() }()
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	r, err := relay.New(pool, relay.Config{Logger: log, Pipelines: []relay.Pipeline{{Name: "bench", To: to}}})
+	if err != nil {
+		return err
+	}
+	c := &child{relay: r, to: to, began: time.Now(), ended: make(chan struct{})}
+	go func() {
+		defer close(c.ended)
+		c.err = r.Run(ctx)
+	}()
+	err = c.serve(os.Stdin, os.Stdout)
+	cancel()
+	<-c.ended
+	if err == nil {
+		err = c.err
+	}
+	return err
+}
+
+type child struct {
+	relay *relay.Relay
+	to    *target
+	began time.Time
+	ended chan struct{}
+	err   error // of Run, after ended
+}
+
+func (c *child) serve(in io.Reader, out io.Writer) error {
+	lines, answers := bufio.NewScanner(in), json.NewEncoder(out)
+	for lines.Scan() {
+		var a reply
+		if line := lines.Text(); line == "acks" {
+			a.Acks = c.to.recorded()
+		} else {
+			var n uint64
+			if _, err := fmt.Sscan(line, &n); err != nil {
+				return fmt.Errorf("command %q: %w", line, err)
+			}
+			c.wait(n)
+		}
+		a.Seconds = time.Since(c.began).Seconds()
+		a.Published = c.published()
+		select {
+		case <-c.ended:
+			a.Error = fmt.Sprint("the relay has ended: ", c.err)
+		default:
+		}
+		if err := answers.Encode(a); err != nil {
+			return err
+		}
+	}
+	return lines.Err()
+}
+
+func (c *child) published() uint64 { return c.relay.Stats().Pipelines[0].Published }
+
+// wait returns when n events are published or the relay has ended.
+func (c *child) wait(n uint64) {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for c.published() < n {
+		select {
+		case <-c.ended:
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (s spec) publisher() *target {
+	t := &target{spec: s}
+	switch {
+	case len(s.Kafka) > 0:
+		t.to = kafka.NewPublisher(kafka.Config{Brokers: s.Kafka})
+	case s.AMQP != "":
+		t.to = rabbitmq.NewPublisher(rabbitmq.PublisherConfig{URL: s.AMQP, Queues: s.Queues})
+	}
+	return t
+}
+
+// target is the publisher of the relay, with what a figure adds.
+type target struct {
+	spec
+	to brokers.Publisher // nil: everything is confirmed at once
+	mu sync.Mutex
+	at map[string]int64
+}
+
+func (t *target) Publish(ctx context.Context, msgs []brokers.Message) []error {
+	results := make([]error, len(msgs))
+	if t.to != nil {
+		results = t.to.Publish(ctx, msgs)
+	}
+	if t.AckDelay > 0 {
+		n := 1
+		if t.InFlight > 0 {
+			n = (len(msgs) + t.InFlight - 1) / t.InFlight
+		}
+		time.Sleep(time.Duration(n) * t.AckDelay)
+	}
+	if t.Record {
+		now := time.Now().UnixNano()
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if t.at == nil {
+			t.at = map[string]int64{}
+		}
+		for i, err := range results {
+			if _, again := t.at[msgs[i].ID]; err == nil && !again {
+				t.at[msgs[i].ID] = now
+			}
+		}
+	}
+	return results
+}
+
+func (t *target) Close() error {
+	if t.to == nil {
+		return nil
+	}
+	return t.to.Close()
+}
+
+// recorded hands over the acknowledgements so far and forgets them.
+func (t *target) recorded() map[string]int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	at := t.at
+	t.at = nil
+	return at
+}

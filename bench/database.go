@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net/url"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/outboxkit/outboxkit/migrate"
+)
+
+// database is a new one with an outbox.
+type database struct {
+	*pgxpool.Pool
+
+	url   string
+	admin string
+	name  string
+}
+
+func newDatabase(ctx context.Context, e *env) (*database, error) {
+	d := &database{admin: e.postgres, name: "bench_" + strings.ToLower(rand.Text())}
+	u, err := url.Parse(e.postgres)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.asAdmin(ctx, "CREATE DATABASE "+d.name); err != nil {
+		return nil, err
+	}
+	u.Path = "/" + d.name
+	d.url = u.String()
+	cfg, err := pgxpool.ParseConfig(d.url)
+	if err != nil {
+		return nil, err
+	}
+	cfg.MaxConns = 32
+	if d.Pool, err = pgxpool.NewWithConfig(ctx, cfg); err != nil {
+		return nil, err
+	}
+	err = d.AcquireFunc(ctx, func(c *pgxpool.Conn) error { return migrate.Outbox("").Up(ctx, c.Conn()) })
+	if err != nil {
+		d.drop()
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *database) asAdmin(ctx context.Context, sql string) error {
+	conn, err := pgx.Connect(ctx, d.admin)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	_, err = conn.Exec(ctx, sql)
+	return err
+}
+
+// drop removes the database whatever became of the figure.
+func (d *database) drop() {
+	d.Close()
+	if err := d.asAdmin(context.Background(), "DROP DATABASE "+d.name+" WITH (FORCE)"); err != nil {
+		note("drop %s: %v", d.name, err)
+	}
+}
+
+// Keys of a backlog, as SQL over g.
+const (
+	thousandKeys = `'key-' || g % 1000`
+	zipfKeys     = `'key-' || floor(exp(random() * ln(50000)))` // rank k with probability ~ 1/k
+	oneKey       = `'key'`
+)
+
+// fill writes n events of 300 bytes with a traceparent and a correlation id.
+func (d *database) fill(ctx context.Context, topic, keys string, n int) error {
+	const chunk = 1_000_000 // what one transaction writes
+	for from := 1; from <= n; from += chunk {
+		if _, err := d.Exec(ctx, `INSERT INTO outbox.event (topic, key, type, source, content_type, correlation_id, headers, payload)
+SELECT $1, `+keys+`, 'com.example.OrderPlaced', '/shop/orders', 'application/avro', gen_random_uuid()::text,
+  '{"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}',
+  convert_to(rpad('{"orderId":"' || md5(g::text) || '","customer":"' || md5((-g)::text) || '","sum":' || g || ',"items":["', 300, 'sku-' || g % 97 || ' '), 'UTF8')
+FROM generate_series($2::int, $3::int) g`, topic, from, min(from+chunk-1, n)); err != nil {
+			return fmt.Errorf("fill: %w", err)
+		}
+	}
+	_, err := d.Exec(ctx, `VACUUM (ANALYZE) outbox.event`)
+	return err
+}
+
+// forget makes the log look unpublished again.
+func (d *database) forget(ctx context.Context) error {
+	_, err := d.Exec(ctx, `DELETE FROM outbox.position; DELETE FROM outbox.pipeline; DELETE FROM outbox.instance`)
+	return err
+}

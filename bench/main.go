@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	var err error
+	if spec := os.Getenv(childEnv); spec != "" {
+		err = runChild(ctx, spec)
+	} else {
+		err = runFigures(ctx)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// figure is one measurement, with all that it reports.
+type figure struct {
+	name string // and that of its first result
+	run  func(ctx context.Context, e *env) error
+}
+
+// figures are in the order in which they run.
+func figures() []figure {
+	return []figure{
+		{"kafka_drain_vs_client", drainFigure("kafka_drain_vs_client", kafkaTarget, thousandKeys)},
+		{"kafka_zipf_vs_client", drainFigure("kafka_zipf_vs_client", kafkaTarget, zipfKeys)},
+		{"kafka_single_key_vs_client", drainFigure("kafka_single_key_vs_client", kafkaTarget, oneKey)},
+		{"rabbitmq_drain_vs_client", drainFigure("rabbitmq_drain_vs_client", rabbitTarget, thousandKeys)},
+	}
+}
+
+// env is what figures share.
+type env struct {
+	postgres string
+	kafka    []string
+	amqp     string
+	quick    bool
+	rounds   int
+	out      *report
+}
+
+func newEnv() (*env, error) {
+	e := &env{
+		postgres: os.Getenv("OUTBOXKIT_POSTGRES_URL"),
+		amqp:     os.Getenv("OUTBOXKIT_AMQP_URL"),
+		quick:    os.Getenv("BENCH_QUICK") != "",
+		rounds:   3,
+		out:      &report{json: os.Getenv("JSON") != ""},
+	}
+	if k := os.Getenv("OUTBOXKIT_KAFKA_BROKERS"); k != "" {
+		e.kafka = strings.Split(k, ",")
+	}
+	if e.postgres == "" || e.kafka == nil || e.amqp == "" {
+		return nil, errors.New("no servers: start it with `make bench-relay`, or set OUTBOXKIT_POSTGRES_URL, OUTBOXKIT_KAFKA_BROKERS and OUTBOXKIT_AMQP_URL")
+	}
+	if r := os.Getenv("BENCH_ROUNDS"); r != "" {
+		n, err := strconv.Atoi(r)
+		if err != nil || n < 1 {
+			return nil, fmt.Errorf("BENCH_ROUNDS %q is not a number of rounds (for example 3)", r)
+		}
+		e.rounds = n
+	}
+	return e, nil
+}
+
+// pick returns full, or short in a quick run.
+func pick[T any](e *env, full, short T) T {
+	if e.quick {
+		return short
+	}
+	return full
+}
+
+func runFigures(ctx context.Context) error {
+	e, err := newEnv()
+	if err != nil {
+		return err
+	}
+	defer e.out.flush()
+	wanted := strings.Split(os.Getenv("BENCH"), ",")
+	var errs []error
+	ran := 0
+	for _, f := range figures() {
+		if !matches(f.name, wanted) {
+			continue
+		}
+		ran++
+		note("%s (load average %s)", f.name, loadAverage())
+		if err := f.run(ctx, e); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", f.name, err))
+			note("%s failed: %v", f.name, err)
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	if ran == 0 {
+		return fmt.Errorf("BENCH=%q matches no figure", os.Getenv("BENCH"))
+	}
+	return errors.Join(errs...)
+}
+
+func matches(name string, wanted []string) bool {
+	for _, w := range wanted {
+		if strings.Contains(name, strings.TrimSpace(w)) {
+			return true
+		}
+	}
+	return false
+}
+
+// note tells on standard error what is going on.
+func note(format string, args ...any) { fmt.Fprintf(os.Stderr, "bench: "+format+"\n", args...) }
