@@ -80,7 +80,7 @@ func (d *database) fill(ctx context.Context, topic, keys string, n int) error {
 	for from := 1; from <= n; from += chunk {
 		if _, err := d.Exec(ctx, `INSERT INTO outbox.event (topic, key, type, source, content_type, correlation_id, headers, payload)
 SELECT $1, `+keys+`, 'com.example.OrderPlaced', '/shop/orders', 'application/avro', gen_random_uuid()::text,
-  '{"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}',
+  jsonb_build_object('traceparent', '00-' || md5(g::text) || '-00f067aa0ba902b7-01'),
   convert_to(rpad('{"orderId":"' || md5(g::text) || '","customer":"' || md5((-g)::text) || '","sum":' || g || ',"items":["', 300, 'sku-' || g % 97 || ' '), 'UTF8')
 FROM generate_series($2::int, $3::int) g`, topic, from, min(from+chunk-1, n)); err != nil {
 			return fmt.Errorf("fill: %w", err)

@@ -155,7 +155,7 @@ type tuning struct {
 
 func defaultTuning() tuning {
 	return tuning{
-		pageRows: 2000, pageBytes: 4 << 20, filterIDs: 50_000, turnPages: 8,
+		pageRows: 6000, pageBytes: 4 << 20, filterIDs: 50_000, turnPages: 8,
 		flushEvery: 250 * time.Millisecond, pruneAfter: 500,
 		pollMin: 2 * time.Millisecond, pollMax: 50 * time.Millisecond,
 		standby: 250 * time.Millisecond, retryMax: 5 * time.Second, badMax: 30 * time.Second,

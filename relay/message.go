@@ -25,7 +25,8 @@ type item struct {
 	failed error  // of the last attempt; nil = resolved or not yet tried
 }
 
-func (it *item) scan(row pgx.CollectableRow, total *int64, tok *token) error {
+// scan is the general way of pageScanner.decode, for rows in the text format.
+func (it *item) scan(row pgx.Rows, total *int64, tok *token) error {
 	var (
 		eventID           pgtype.UUID
 		at                time.Time

@@ -167,29 +167,29 @@ func (s *session) rows(ctx context.Context, query, seen string, bound int64, at 
 	p := page{shards: shards, from: at, to: at}
 	op, cancel := s.r.op(ctx)
 	defer cancel()
-	args := append([]any{seen, bound, at.c, shards, s.r.tune.pageRows, s.r.tune.pageBytes}, s.Filter.args()...)
+	args := append([]any{pgx.QueryResultFormats{pgx.BinaryFormatCode}, seen, bound, at.c, shards, s.r.tune.pageRows, s.r.tune.pageBytes}, s.Filter.args()...)
 	rows, err := s.r.pool.Query(op, s.Filter.apply(query), args...)
 	if err != nil {
 		return p, false, fmt.Errorf("read page: %w", err)
 	}
-	var total int64
-	p.events, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (*item, error) {
-		it := &item{}
-		var tok token
-		if err := it.scan(row, &total, &tok); err != nil {
-			return nil, err
+	defer rows.Close()
+	scan := pageScanner{rows: rows}
+	for rows.Next() {
+		it, err := scan.next()
+		if err != nil {
+			return p, false, fmt.Errorf("read page: %w", err)
 		}
 		// Rows read after a recovery are not where the position thinks they are.
-		if !same(tok, s.t.token) {
-			return nil, errIncarnation
+		if !same(scan.token, s.t.token) {
+			return p, false, fmt.Errorf("read page: %w", errIncarnation)
 		}
 		it.msg.Topic = s.destination(it.msg.Topic)
-		return it, nil
-	})
-	if err != nil {
+		p.events = append(p.events, it)
+	}
+	if err := rows.Err(); err != nil {
 		return p, false, fmt.Errorf("read page: %w", err)
 	}
-	full := len(p.events) >= s.r.tune.pageRows || total >= s.r.tune.pageBytes
+	full := len(p.events) >= s.r.tune.pageRows || scan.total >= s.r.tune.pageBytes
 	if full {
 		p.to.c = p.events[len(p.events)-1].id
 	}

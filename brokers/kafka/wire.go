@@ -24,6 +24,20 @@ const (
 	specVersion      = "1.0"
 )
 
+// The same as bytes, shared by all records: nobody changes a record's bytes.
+var (
+	nameSpecVersion   = []byte(headerSpecVersion)
+	nameID            = []byte(headerID)
+	nameSource        = []byte(headerSource)
+	nameType          = []byte(headerType)
+	nameTime          = []byte(headerTime)
+	nameContentType   = []byte(headerContentType)
+	nameCorrelationID = []byte(headerCorrelationID)
+	nameCausationID   = []byte(headerCausationID)
+
+	valueSpecVersion = []byte(specVersion)
+)
+
 // reserved reports whether a header is written from a field of brokers.Message.
 // Headers of that name are left out: the field counts.
 func reserved(name string) bool {
@@ -51,7 +65,7 @@ func newSlab(msgs []brokers.Message, idx []int32) *slab {
 	for _, i := range idx {
 		m := &msgs[i]
 		bytes += len(m.Key) + len(m.Payload) + len(m.ID) + len(m.Source) + len(m.Type) +
-			len(m.ContentType) + len(m.CorrelationID) + len(m.CausationID) + 150
+			len(m.ContentType) + len(m.CorrelationID) + len(m.CausationID) + len(time.RFC3339Nano)
 		headers += fixedHeaders + len(m.Headers)
 		for k, v := range m.Headers {
 			bytes += len(k) + len(v)
@@ -77,11 +91,11 @@ func (s *slab) copyBytes(v []byte) []byte {
 	return s.bytes[from:len(s.bytes):len(s.bytes)]
 }
 
-func (s *slab) header(name, value string) {
+func (s *slab) header(name []byte, value string) {
 	if value == "" {
 		return
 	}
-	s.put(s.copyString(name), s.copyString(value))
+	s.put(name, s.copyString(value))
 }
 
 func (s *slab) put(name, value []byte) {
@@ -101,19 +115,18 @@ const (
 // context has ended and the caller has its message back.
 func (s *slab) record(r *sarama.Record, m *brokers.Message) int {
 	first := len(s.ptrs)
-	s.header(headerSpecVersion, specVersion)
-	s.header(headerID, m.ID)
-	s.header(headerSource, m.Source)
-	s.header(headerType, m.Type)
+	s.put(nameSpecVersion, valueSpecVersion)
+	s.header(nameID, m.ID)
+	s.header(nameSource, m.Source)
+	s.header(nameType, m.Type)
 	if !m.Time.IsZero() {
 		from := len(s.bytes)
 		s.bytes = m.Time.UTC().AppendFormat(s.bytes, time.RFC3339Nano)
-		value := s.bytes[from:len(s.bytes):len(s.bytes)]
-		s.put(s.copyString(headerTime), value)
+		s.put(nameTime, s.bytes[from:len(s.bytes):len(s.bytes)])
 	}
-	s.header(headerContentType, m.ContentType)
-	s.header(headerCorrelationID, m.CorrelationID)
-	s.header(headerCausationID, m.CausationID)
+	s.header(nameContentType, m.ContentType)
+	s.header(nameCorrelationID, m.CorrelationID)
+	s.header(nameCausationID, m.CausationID)
 	for k, v := range m.Headers {
 		if !reserved(k) {
 			s.put(s.copyString(k), s.copyString(v))
