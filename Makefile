@@ -5,10 +5,10 @@ SERVICES = $(GO) run ./internal/cmd/services
 # Modules of their own below examples/ and bench/, such as `examples/orm`.
 NESTED = $(patsubst %/go.mod,%,$(wildcard examples/*/go.mod bench/go.mod))
 
-.PHONY: help test test-go test-local services demo lint sums
+.PHONY: help test test-go test-local services demo bench-relay bench-compare lint sums
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-10s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-13s %s\n", $$1, $$2}'
 
 test: ## all tests on real servers, which it fetches, starts and stops; `go test ./...` needs nothing but Go
 	$(SERVICES) run -- $(MAKE) --no-print-directory test-go
@@ -25,6 +25,12 @@ services: ## keep the test servers running and print their addresses
 
 demo: ## the whole way of an event, on nothing but Go
 	$(GO) run ./examples/demo
+
+bench-relay: ## the relay's figures beside their references (docs/benchmarks.md); BENCH=name, BENCH_QUICK=1, JSON=1
+	@$(SERVICES) run -- $(GO) -C bench run .
+
+bench-compare: ## Go benchmarks of the hot paths, this commit against BASE (default: main)
+	@bench/compare.sh $(or $(BASE),main)
 
 lint: ## formatting, vet, staticcheck, no time.Sleep in tests
 	@files=$$(git ls-files -co --exclude-standard '*.go' | xargs -r ls 2>/dev/null | xargs -r gofmt -l); \
