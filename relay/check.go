@@ -80,5 +80,7 @@ func wanted() (kinds, objects, privileges []string) {
 	add("T", "lease", "SELECT", "INSERT", "UPDATE")
 	add("T", "position", "SELECT", "INSERT", "DELETE")
 	add("T", "incarnation", "SELECT", "INSERT")
+	add("T", "parked", "SELECT", "INSERT", "UPDATE", "DELETE")
+	add("T", "parked_action", "SELECT", "INSERT", "UPDATE")
 	return kinds, objects, privileges
 }

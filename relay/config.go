@@ -59,6 +59,10 @@ type Pipeline struct {
 	// database; later it goes on where it was. Default: at the oldest event that is
 	// still retained.
 	Start Start
+	// BlockKey stores later events behind a parked one of their topic and key,
+	// until that is published or discarded; new(false) lets them pass. Default
+	// (nil): true.
+	BlockKey *bool
 }
 
 // shardCount is fixed by the migration (the event table's shard column).
@@ -151,6 +155,7 @@ type tuning struct {
 	badMax     time.Duration // the same for bad destinations and events
 	opTimeout  time.Duration // of one database statement
 	now        func() time.Time
+	park       parkTuning
 }
 
 func defaultTuning() tuning {
@@ -159,6 +164,6 @@ func defaultTuning() tuning {
 		flushEvery: 250 * time.Millisecond, pruneAfter: 500,
 		pollMin: 2 * time.Millisecond, pollMax: 50 * time.Millisecond,
 		standby: 250 * time.Millisecond, retryMax: 5 * time.Second, badMax: 30 * time.Second,
-		opTimeout: 15 * time.Second, now: time.Now,
+		opTimeout: 15 * time.Second, now: time.Now, park: defaultParkTuning(),
 	}
 }

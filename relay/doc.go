@@ -51,6 +51,16 @@
 // higher epoch. Nothing is taken from a live owner. An instance that stops says
 // so first, then drains and releases, so that others take over at once.
 //
+// # When publishing fails
+//
+// While the broker is away the pipeline's circuit is open: single probes with
+// growing pauses, then a growing window. An event that can never be published is
+// parked as dead at once; the events of a bad topic are parked after its attempts
+// and tried again in the background, in order per key, until they are published
+// or, after the policy's attempts or age, dead. Parked events are rows of the
+// table parked, each a full copy, stored in one transaction with the position
+// past them; later events of the key queue behind them (Pipeline.BlockKey).
+//
 // # When Postgres forgets
 //
 // After a crash or a promotion Postgres may hand out xids and ids a second time;

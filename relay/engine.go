@@ -33,6 +33,7 @@ type session struct {
 	*engine
 	t        *tenure
 	progress *progress
+	parking  *parking
 	flushing sync.Mutex
 	// ctx ends when publishing must stop, with the reason as its cause.
 	ctx context.Context
@@ -69,7 +70,7 @@ func (e *engine) once(reading context.Context, t *tenure) error {
 	if err := e.register(reading, t); err != nil {
 		return fmt.Errorf("register pipeline: %w", err)
 	}
-	s := &session{engine: e, t: t, progress: newProgress()}
+	s := &session{engine: e, t: t, progress: newProgress(), parking: e.newParking()}
 	s.ctx, s.end = context.WithCancelCause(t.work)
 	defer s.end(nil)
 	e.become(s)
@@ -87,6 +88,7 @@ func (e *engine) once(reading context.Context, t *tenure) error {
 	})
 	flushing, stopFlushing := context.WithCancel(s.ctx)
 	flusher.Go(func() { s.flushLoop(flushing) })
+	flusher.Go(func() { s.retryParked(flushing) })
 	s.publishAll(reading, pages)
 	stopFlushing()
 	keeper.Wait()

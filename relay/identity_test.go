@@ -14,7 +14,7 @@ func byHand(t *testing.T, r *Relay) *session {
 	t.Cleanup(func() { tn.end(nil) })
 	e := r.engines[0]
 	require.NoError(t, e.register(t.Context(), tn))
-	s := &session{engine: e, t: tn, progress: newProgress()}
+	s := &session{engine: e, t: tn, progress: newProgress(), parking: e.newParking()}
 	s.ctx, s.end = tn.work, tn.end
 	require.NoError(t, s.takeUp(t.Context(), shardCount))
 	s.progress.adopt(map[position][]int16{})

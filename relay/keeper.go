@@ -123,6 +123,9 @@ func (s *session) takeUp(ctx context.Context, n int) error {
 	if err != nil {
 		return err
 	}
+	if err := s.lookForParked(ctx); err != nil {
+		return err
+	}
 	s.progress.gain(epochs, positions)
 	s.log.Info("relay: shards taken over", "instance", s.t.name, "shards", len(shards))
 	return nil

@@ -22,7 +22,10 @@ type item struct {
 	msg    brokers.Message
 	fp     *int64 // fingerprint of the payload's schema
 	ready  bool   // msg is complete: schema known, payload sealed
-	failed error  // of the last attempt; nil = resolved or not yet tried
+	failed error  // of the last attempt; nil = not yet tried, or published
+	tries  int    // attempts so far
+	done   bool   // published
+	park   string // the state to park it in; "" = not parked
 }
 
 // scan is the general way of pageScanner.decode, for rows in the text format.

@@ -28,6 +28,7 @@ type shardProgress struct {
 	state  shardState
 	last   position // what the reader handed over last, once draining
 	lost   bool     // the database refused its position: it is another's
+	busy   bool     // its parked events are being published
 }
 
 type shardState int
@@ -142,7 +143,7 @@ func (p *progress) drained() map[int16]int64 {
 	list := map[int16]int64{}
 	for shard, sp := range p.shards {
 		switch {
-		case sp.state != draining || sp.at != sp.last:
+		case sp.state != draining || sp.at != sp.last || sp.busy:
 		case sp.lost:
 			delete(p.shards, shard)
 		default:

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-
-	"github.com/cenkalti/backoff/v5"
+	"math"
+	"time"
 
 	"github.com/outboxkit/outboxkit/brokers"
 )
@@ -29,117 +29,257 @@ func (s *session) publishAll(reading context.Context, pages <-chan page) {
 	}
 }
 
-// resolve publishes a page until the broker has confirmed each event of it, and
-// returns false if the session ended first.
+// resolve publishes a page until the broker has confirmed each event of it or the
+// event is parked, and returns false if the session ended first.
 func (s *session) resolve(p page) bool {
-	todo := p.events
-	away, bad := jitter(s.r.tune.retryMax), jitter(s.r.tune.badMax)
-	for attempt := 0; len(todo) > 0; attempt++ {
+	todo, err := s.queueBehind(p.events)
+	if err != nil {
+		s.end(err)
+		return false
+	}
+	pause := jitter(s.r.tune.retryMax)
+	for len(todo) > 0 {
 		if !s.t.alive() || s.ctx.Err() != nil {
 			return false
 		}
-		left := s.attempt(todo)
-		s.stats.resolved(len(todo)-len(left), len(left))
-		if len(left) == 0 {
-			return true
+		now, wait := s.choose(todo)
+		if len(now) > 0 {
+			s.attempt(now)
+			s.learn(now)
 		}
+		s.giveUp(todo)
+		left := unresolved(todo)
 		if len(left) < len(todo) {
-			away.Reset()
-			bad.Reset()
+			pause.Reset()
 			// Remember the part that is done: less to repeat after a crash.
-			s.progress.advance(p.shards, p.after(len(p.events)-tail(p.events, left)), true)
+			s.progress.advance(p.shards, p.after(published(p.events)), true)
+		} else if wait == 0 {
+			wait = pause.NextBackOff()
 		}
-		todo = left
-		sleep(s.ctx, s.pause(left, away, bad).NextBackOff())
+		if todo = left; len(todo) > 0 {
+			sleep(s.ctx, wait)
+		}
+	}
+	if err := s.park(p); err != nil {
+		s.end(err)
+		return false
 	}
 	return true
 }
 
-// tail is the number of events from the first unresolved one on.
-func tail(events, left []*item) int {
+// published is the number of events before the first one that is not published:
+// one that is parked counts when it is stored, and not before.
+func published(events []*item) int {
 	for i, it := range events {
-		if it == left[0] {
-			return len(events) - i
+		if !it.done {
+			return i
 		}
 	}
-	return 0
+	return len(events)
 }
 
-// pause chooses the backoff: the longer one if everything left waits for somebody
-// to mend a destination or an event. It reports the failures.
-func (s *session) pause(left []*item, away, bad *backoff.ExponentialBackOff) *backoff.ExponentialBackOff {
-	var worst *item
-	waits := false
-	reported := map[string]bool{}
-	for _, it := range left {
-		switch {
-		case errors.Is(it.failed, brokers.ErrHeld):
-		case brokers.ClassOf(it.failed) == brokers.ClassUnavailable:
-			waits = true
-			if worst == nil {
-				worst = it
-			}
-		default:
-			worst = it
-			// One line a topic and attempt: thousands may fail alike.
-			if key := it.msg.Topic + brokers.ClassOf(it.failed).String(); !reported[key] {
-				reported[key] = true
-				s.log.Error("relay: event cannot be published, its pipeline waits",
-					"event_id", it.msg.ID, "topic", it.msg.Topic, "key", it.msg.Key, "reason", it.failed)
-			}
-		}
-	}
-	if worst != nil {
-		s.stats.failed(fmt.Errorf("event %s, topic %q: %w", worst.msg.ID, worst.msg.Topic, worst.failed))
-	}
-	if len(reported) > 0 && !waits {
-		return bad
-	}
-	if worst != nil && len(reported) == 0 {
-		s.log.Warn("relay: publishing failed, trying again", "events", len(left), "topic", worst.msg.Topic, "reason", worst.failed)
-	}
-	return away
-}
-
-// attempt hands what it can to the publisher once and returns what is left, in
-// order. An event that cannot be prepared holds the later ones of its key.
-func (s *session) attempt(todo []*item) (left []*item) {
-	if err := s.r.schemas.fetch(s.ctx, todo); err != nil {
-		for _, it := range todo {
-			it.failed = err
-		}
-		return todo
-	}
-	type lane struct{ topic, key string }
-	held := map[lane]bool{}
-	batch := make([]brokers.Message, 0, len(todo))
-	sent := make([]*item, 0, len(todo))
+func unresolved(todo []*item) (left []*item) {
 	for _, it := range todo {
-		l := lane{it.msg.Topic, it.msg.Key}
-		if l.key != "" && len(held) > 0 && held[l] {
-			it.failed = brokers.ErrHeld
-			continue
-		}
-		if it.failed = s.prepare(s.ctx, it); it.failed != nil {
-			held[l] = true
-			continue
-		}
-		batch, sent = append(batch, it.msg), append(sent, it)
-	}
-	if len(batch) > 0 {
-		results := s.To.Publish(s.ctx, batch)
-		for i, it := range sent {
-			if len(results) == len(batch) {
-				it.failed = results[i]
-			} else {
-				it.failed = fmt.Errorf("publisher returned %d results for %d messages", len(results), len(batch))
-			}
-		}
-	}
-	for _, it := range todo {
-		if it.failed != nil {
+		if !it.done && it.park == "" {
 			left = append(left, it)
 		}
 	}
 	return left
+}
+
+// choose picks what may be sent now: what the broker's circuit, the topics'
+// circuits and the retry budget allow, in order. It parks the events of topics
+// whose circuit is open, except a probe.
+func (s *session) choose(todo []*item) (now []*item, wait time.Duration) {
+	p := s.parking
+	n, wait := p.broker.acquire(len(todo))
+	if n == 0 {
+		return nil, wait
+	}
+	retries := math.MaxInt // in recovery the window is the limit
+	if state, _, _ := p.broker.look(); state == circuitClosed {
+		retries = p.budget.spend(tried(todo))
+	}
+	grants := p.topics.grants(todo)
+	for _, it := range todo {
+		grant, troubled := grants[it.msg.Topic]
+		switch {
+		case troubled && grant.n == 0 && grant.sent == 0:
+			it.park, it.failed = stateRetrying, grant.err
+			continue
+		case troubled && grant.n == 0:
+			continue
+		case len(now) == n || it.tries > 0 && retries == 0:
+			p.settle(now, grants)
+			return now, 0
+		}
+		if troubled {
+			grant.n--
+			grant.sent++
+		}
+		if it.tries > 0 {
+			retries--
+		}
+		now = append(now, it)
+	}
+	p.settle(now, grants)
+	return now, 0
+}
+
+func tried(todo []*item) (n int) {
+	for _, it := range todo {
+		if it.tries > 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// settle gives back the probes that choose took and did not use.
+func (p *parking) settle(now []*item, grants map[string]*topicGrant) {
+	if len(now) == 0 {
+		p.broker.spared()
+	}
+	for _, g := range grants {
+		if g.sent == 0 {
+			g.circuit.spared()
+		}
+	}
+}
+
+// attempt hands events to the publisher once and notes how each fared. An event
+// that cannot be prepared holds the later ones of its key.
+func (s *session) attempt(todo []*item) {
+	for _, it := range todo {
+		it.tries++
+	}
+	if err := s.r.schemas.fetch(s.ctx, todo); err != nil {
+		for _, it := range todo {
+			it.failed = err
+		}
+		return
+	}
+	held := map[lane]bool{}
+	batch := make([]brokers.Message, 0, len(todo))
+	sent := make([]*item, 0, len(todo))
+	for _, it := range todo {
+		if it.msg.Key != "" && len(held) > 0 && held[laneOf(&it.msg)] {
+			it.failed = brokers.ErrHeld
+			continue
+		}
+		if it.failed = s.prepare(s.ctx, it); it.failed != nil {
+			held[laneOf(&it.msg)] = true
+			continue
+		}
+		batch, sent = append(batch, it.msg), append(sent, it)
+	}
+	if len(batch) == 0 {
+		return
+	}
+	results := s.To.Publish(s.ctx, batch)
+	for i, it := range sent {
+		if len(results) == len(batch) {
+			it.failed = results[i]
+		} else {
+			it.failed = fmt.Errorf("publisher returned %d results for %d messages", len(results), len(batch))
+		}
+		it.done = it.failed == nil
+	}
+}
+
+// learn tells circuits, budget and stats how an attempt went.
+func (s *session) learn(now []*item) {
+	type outcome struct {
+		confirmed int
+		bad       error // of the destination
+	}
+	topics := map[string]*outcome{}
+	var confirmed int
+	var away, bad error
+	for _, it := range now {
+		o := topics[it.msg.Topic]
+		if o == nil {
+			o = &outcome{}
+			topics[it.msg.Topic] = o
+		}
+		switch {
+		case it.done:
+			confirmed++
+			o.confirmed++
+		case errors.Is(it.failed, brokers.ErrHeld):
+		case brokers.ClassOf(it.failed) == brokers.ClassUnavailable:
+			if away == nil {
+				away = it.failed
+			}
+		case brokers.ClassOf(it.failed) == brokers.ClassDestination:
+			o.bad, bad = it.failed, it.failed
+		}
+	}
+	s.stats.resolved(confirmed, len(now)-confirmed)
+	s.parking.budget.earn(confirmed)
+	p := s.parking
+	for topic, o := range topics {
+		c := p.topics.get(topic)
+		switch {
+		case o.confirmed > 0 && c != nil:
+			p.topics.report(topic, nil)
+		case o.confirmed == 0 && o.bad != nil:
+			p.topics.report(topic, o.bad)
+		case c != nil:
+			c.spared()
+		}
+	}
+	switch {
+	case s.ctx.Err() != nil: // says nothing about the broker
+	case confirmed > 0 || bad != nil: // it answers
+		p.broker.succeeded()
+	case away != nil:
+		p.broker.failed(away)
+	default:
+		p.broker.spared()
+	}
+	if away != nil && s.ctx.Err() == nil {
+		s.stats.failed(away)
+		s.log.Warn("relay: publishing failed, trying again", "events", len(now)-confirmed, "reason", away)
+	}
+}
+
+// giveUp marks events for parking: those that can never be published, those whose
+// topic has had its attempts, and later ones of their keys. An outage of the
+// broker parks nothing.
+func (s *session) giveUp(todo []*item) {
+	held := map[lane]bool{}
+	for _, it := range todo {
+		if it.done {
+			continue
+		}
+		l := laneOf(&it.msg)
+		if it.park == "" {
+			it.park = s.verdict(it, held[l])
+		}
+		if it.park != "" && l.key != "" && s.parking.block {
+			held[l] = true
+		}
+	}
+}
+
+func (s *session) verdict(it *item, held bool) string {
+	if held {
+		return stateBlocked
+	}
+	if it.failed == nil || errors.Is(it.failed, brokers.ErrHeld) {
+		return ""
+	}
+	switch brokers.ClassOf(it.failed) {
+	case brokers.ClassRejected:
+		return stateDead
+	case brokers.ClassDestination:
+		// A topic may be bad for some of its events only: their own attempts count too.
+		c := s.parking.topics.get(it.msg.Topic)
+		if it.tries >= s.r.tune.park.topicTrip || c != nil && c.isOpen() {
+			return stateRetrying
+		}
+	case brokers.ClassUnavailable:
+	}
+	return ""
 }

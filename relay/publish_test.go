@@ -119,21 +119,17 @@ func unsealed(p *recorder) []string {
 	return list
 }
 
-// An event whose schema was never stored waits; it goes out when the row is there.
-func TestUnknownSchemaWaits(t *testing.T) {
+// An event whose schema was never stored is parked as dead.
+func TestUnknownSchemaIsParked(t *testing.T) {
 	t.Parallel()
 	db := newDatabase(t)
 	_, err := db.writer.Exec(t.Context(), `INSERT INTO outbox.event (topic, key, type, source, payload, schema_fp) VALUES ('t', 'k', 'x', '/s', 'p', 9)`)
 	require.NoError(t, err)
-	p := &recorder{}
-	r := newRelay(t, db.relay, config(p))
-	stop := running(t, r)
+	r := newRelay(t, db.relay, config(&recorder{}))
+	running(t, r)
+	eventually(t, func() bool { return db.parkedStates(t) == "p dead" }, "parked")
+	require.Contains(t, scan[string](t, db.admin, `SELECT reason FROM outbox.parked`), "schema_fp 9 is not in outbox.schema")
 	eventually(t, func() bool { return r.Stats().Pipelines[0].LastError != "" }, "reported")
-	require.Contains(t, r.Stats().Pipelines[0].LastError, "schema_fp 9 is not in outbox.schema")
-	db.exec(t, `INSERT INTO outbox.schema (fp, format, text, content_type) VALUES (9, 'json', '{}', 'application/x')`)
-	eventually(t, func() bool { return len(p.messages()) == 1 }, "published")
-	require.NoError(t, stop())
-	require.Equal(t, "application/x", p.messages()[0].ContentType)
 }
 
 // When Run's context ends, what is in flight resolves and is remembered; what was

@@ -6,6 +6,7 @@ import "strings"
 // single statements in autocommit unless said otherwise; none relies on a
 // session, so that a transaction-mode pooler may move them between connections.
 type queries struct {
+	parkingQueries
 	probe                                           string
 	late, fresh                                     string
 	flush, prune                                    string
@@ -165,6 +166,7 @@ WHERE pg_sequence_last_value('{s}.slot_seq') = $1::bigint AND NOT EXISTS (SELECT
 func newQueries(schema string) queries {
 	in := strings.NewReplacer("{s}", schema).Replace
 	return queries{
+		parkingQueries: newParkingQueries(in),
 		probe:          in(sqlProbe),
 		late:           in(sqlLate),
 		fresh:          in(sqlFresh),

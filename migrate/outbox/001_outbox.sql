@@ -121,9 +121,58 @@ CREATE TABLE {{.schema}}.position (
 );
 CREATE INDEX position_pipeline_n_idx ON {{.schema}}.position (pipeline, n);
 
+-- Events that a pipeline could not publish, each a full copy: the log is truncated.
+-- A published one is deleted here.
+CREATE TABLE {{.schema}}.parked (
+  n               bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY, -- order within a key
+  pipeline        text        NOT NULL REFERENCES {{.schema}}.pipeline (name) ON DELETE CASCADE,
+  event_id        uuid        NOT NULL,
+  shard           smallint    NOT NULL GENERATED ALWAYS AS (((CASE WHEN key = '' THEN uuid_hash_extended(event_id, 0)
+                                ELSE hashtextextended(key, 0) END) & 63)::smallint) STORED, -- as the event's
+  topic           text        NOT NULL,
+  key             text        NOT NULL,
+  type            text        NOT NULL,
+  source          text        NOT NULL,
+  time            timestamptz NOT NULL,
+  content_type    text,
+  correlation_id  text,
+  causation_id    text,
+  headers         jsonb,
+  payload         bytea,
+  schema_fp       bigint,
+  state           text        NOT NULL CONSTRAINT parked_state_known CHECK (state IN (
+                    'retrying',    -- tried again at next_attempt_at
+                    'blocked',     -- waits behind an earlier event of its topic and key
+                    'dead',        -- waits for a person
+                    'discarded')), -- dealt with; kept for the retention
+  blocks          boolean     NOT NULL, -- later events of its topic and key wait
+  class           text        NOT NULL DEFAULT '', -- of the last failure: destination, rejected, unavailable
+  reason          text        NOT NULL DEFAULT '', -- the last failure's text
+  attempts        integer     NOT NULL DEFAULT 0,
+  next_attempt_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  retry_since     timestamptz NOT NULL DEFAULT clock_timestamp(), -- its age counts from here: parked, or redriven
+  parked_at       timestamptz NOT NULL DEFAULT clock_timestamp(),
+  action          bigint      -- {{.schema}}.parked_action.n: the last redrive or discard
+);
+CREATE UNIQUE INDEX parked_event_idx ON {{.schema}}.parked (pipeline, event_id, source) WHERE state <> 'discarded';
+CREATE INDEX parked_lane_idx ON {{.schema}}.parked (pipeline, topic, key, n) WHERE blocks;
+CREATE INDEX parked_due_idx ON {{.schema}}.parked (pipeline, topic, next_attempt_at) WHERE state = 'retrying';
+
+-- Who redrove or discarded what, and why.
+CREATE TABLE {{.schema}}.parked_action (
+  n        bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  at       timestamptz NOT NULL DEFAULT clock_timestamp(),
+  action   text        NOT NULL CONSTRAINT parked_action_known CHECK (action IN ('redrive', 'discard')),
+  actor    text        NOT NULL,
+  role     text        NOT NULL DEFAULT current_user,
+  reason   text        NOT NULL CONSTRAINT parked_action_reason_not_empty CHECK (reason <> ''),
+  filter   jsonb       NOT NULL,
+  events   bigint      NOT NULL DEFAULT 0
+);
+
 ---- create above / drop below ----
 
-DROP TABLE {{.schema}}.position, {{.schema}}.lease, {{.schema}}.instance, {{.schema}}.pipeline,
+DROP TABLE {{.schema}}.parked, {{.schema}}.parked_action, {{.schema}}.position, {{.schema}}.lease, {{.schema}}.instance, {{.schema}}.pipeline,
   {{.schema}}.incarnation, {{.schema}}.meta, {{.schema}}.schema, {{.schema}}.event;
 DROP FUNCTION {{.schema}}.uuid_v7();
 DROP SEQUENCE {{.schema}}.slot_seq, {{.schema}}.event_id_seq;

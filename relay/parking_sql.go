@@ -1,0 +1,115 @@
+package relay
+
+// parkingQueries are the statements about parked events. A lane is a topic and
+// key; the head of a lane is its event with the lowest n.
+type parkingQueries struct {
+	anyParked, parkedLanes, lanesWith     string
+	park                                  string
+	dueHeads, parkedEvents, followers     string
+	fence, unpark, parkAgain, promote     string
+	expireParked, sweepDiscarded          string
+	listParked, lockParked                string
+	newAction, endAction, redrive, discad string
+}
+
+// parkedColumns are a page's columns, so that item.scan reads both.
+const parkedColumns = `p.n, p.event_id, p.topic, p.key, p.type, p.source, p.time, p.content_type,
+  p.correlation_id, p.causation_id, p.headers, p.payload, p.schema_fp,
+  256 + coalesce(octet_length(p.payload), 0) + coalesce(pg_column_size(p.headers), 0) AS size`
+
+// Parking.
+const (
+	sqlAnyParked   = `SELECT EXISTS (SELECT FROM {s}.parked WHERE pipeline = $1 AND state <> 'discarded')`
+	sqlParkedLanes = `SELECT DISTINCT topic, key FROM {s}.parked WHERE pipeline = $1 AND blocks`
+	sqlLanesWith   = `SELECT x.topic, x.key FROM unnest($2::text[], $3::text[]) x(topic, key)
+WHERE EXISTS (SELECT FROM {s}.parked p WHERE p.pipeline = $1 AND p.topic = x.topic AND p.key = x.key AND p.blocks)`
+	// Runs in the transaction of the flush that passes these events, after it: the
+	// leases are locked, so nobody else changes these lanes. The copy is made in
+	// the database. Only the head of a lane is retried or dead, all others are
+	// blocked; one that should have been blocked behind an event that has gone
+	// meanwhile is retried at once. A conflict means that the very event is parked
+	// already (the log was rebased).
+	sqlPark = `INSERT INTO {s}.parked (pipeline, event_id, topic, key, type, source, time, content_type, correlation_id,
+  causation_id, headers, payload, schema_fp, state, blocks, class, reason, attempts, next_attempt_at)
+SELECT $1, e.event_id, e.topic, e.key, e.type, e.source, coalesce(e.time, e.created_at), e.content_type, e.correlation_id,
+  e.causation_id, e.headers, e.payload, e.schema_fp,
+  CASE WHEN $2::boolean AND e.key <> '' AND (
+      row_number() OVER (PARTITION BY e.topic, e.key ORDER BY x.ord) > 1
+      OR EXISTS (SELECT FROM {s}.parked p WHERE p.pipeline = $1 AND p.topic = e.topic AND p.key = e.key AND p.blocks)) THEN 'blocked'
+    WHEN x.state = 'blocked' THEN 'retrying' ELSE x.state END,
+  $2::boolean AND e.key <> '', x.class, x.reason, x.attempts,
+  clock_timestamp() + random() * x.delay * interval '1 ms'
+FROM unnest($3::bigint[], $4::text[]::uuid[], $5::text[], $6::text[], $7::text[], $8::int[], $9::bigint[])
+  WITH ORDINALITY x(id, event_id, state, class, reason, attempts, delay, ord)
+JOIN {s}.event e ON e.id = x.id AND e.event_id = x.event_id AND e.shard = ANY($10::smallint[])
+ORDER BY x.ord
+ON CONFLICT DO NOTHING`
+)
+
+// Retrying.
+const (
+	// The topics are found by skipping through the index. Each has its own limit:
+	// a bad one with a million events does not hide the others.
+	sqlDueHeads = `WITH RECURSIVE t(topic) AS (
+  (SELECT topic FROM {s}.parked WHERE pipeline = $1 AND state = 'retrying' ORDER BY topic LIMIT 1)
+  UNION ALL SELECT (SELECT p.topic FROM {s}.parked p WHERE p.pipeline = $1 AND p.state = 'retrying' AND p.topic > t.topic
+    ORDER BY p.topic LIMIT 1) FROM t WHERE t.topic IS NOT NULL)
+SELECT h.* FROM t CROSS JOIN LATERAL (SELECT p.n, p.topic, p.key, p.shard, p.blocks, p.attempts FROM {s}.parked p
+  WHERE p.pipeline = $1 AND p.state = 'retrying' AND p.topic = t.topic AND p.shard = ANY($2::smallint[])
+    AND p.next_attempt_at <= clock_timestamp()
+  ORDER BY p.next_attempt_at, p.n LIMIT $4::int) h
+WHERE t.topic IS NOT NULL AND t.topic <> ALL($3::text[])`
+	sqlParkedEvents = `SELECT q.*, (SELECT token FROM {s}.incarnation) FROM (
+  SELECT w.*, sum(size) OVER (ORDER BY n ROWS UNBOUNDED PRECEDING)::bigint AS total FROM (
+    SELECT ` + parkedColumns + ` FROM {s}.parked p WHERE p.pipeline = $1 AND p.n = ANY($2::bigint[]) AND p.state = 'retrying') w) q
+WHERE total - size < $3::bigint ORDER BY n`
+	// The events of lanes from their heads on.
+	sqlFollowers = `SELECT q.*, (SELECT token FROM {s}.incarnation) FROM (
+  SELECT w.*, sum(size) OVER (ORDER BY n ROWS UNBOUNDED PRECEDING)::bigint AS total FROM (
+    SELECT f.* FROM unnest($2::text[], $3::text[]) x(topic, key) CROSS JOIN LATERAL (
+      SELECT ` + parkedColumns + ` FROM {s}.parked p
+      WHERE p.pipeline = $1 AND p.topic = x.topic AND p.key = x.key AND p.blocks AND p.state = 'blocked' ORDER BY p.n LIMIT $4::int) f
+    ORDER BY f.n LIMIT $5::int) w) q
+WHERE total - size < $6::bigint ORDER BY n`
+	// As a flush does, see sqlFlush: the number of leases that are still ours.
+	sqlFence = `SELECT count(*) FROM (SELECT FROM unnest($3::smallint[], $4::bigint[]) a(shard, epoch)
+  JOIN {s}.lease l ON l.pipeline = $1 AND l.shard = a.shard AND l.epoch = a.epoch AND l.owner = $2
+  WHERE (SELECT token FROM {s}.incarnation) = $5::uuid ORDER BY l.shard FOR SHARE OF l) l`
+	sqlUnpark    = `DELETE FROM {s}.parked WHERE pipeline = $1 AND n = ANY($2::bigint[])`
+	sqlParkAgain = `UPDATE {s}.parked p SET attempts = p.attempts + 1, class = x.class, reason = x.reason,
+  state = CASE WHEN x.class = 'rejected' OR p.attempts + 1 >= $5::int
+      OR p.retry_since < clock_timestamp() - $6::bigint * interval '1 ms' THEN 'dead' ELSE 'retrying' END,
+  next_attempt_at = clock_timestamp() + random() * least($8::float8, $7::float8 * 2 ^ least(p.attempts, 30)) * interval '1 ms'
+FROM unnest($2::bigint[], $3::text[], $4::text[]) x(n, class, reason)
+WHERE p.pipeline = $1 AND p.n = x.n AND p.state <> 'discarded'`
+	// The next of each lane has its turn, if it was waiting.
+	sqlPromote = `UPDATE {s}.parked h SET state = 'retrying', next_attempt_at = clock_timestamp(), retry_since = clock_timestamp()
+FROM unnest($2::text[], $3::text[]) x(topic, key)
+WHERE h.state = 'blocked' AND h.n = (SELECT p.n FROM {s}.parked p
+  WHERE p.pipeline = $1 AND p.topic = x.topic AND p.key = x.key AND p.blocks ORDER BY p.n LIMIT 1)`
+	// Events whose topic has been bad for too long, without an attempt of their own.
+	sqlExpireParked = `UPDATE {s}.parked SET state = 'dead' WHERE n IN (SELECT n FROM {s}.parked
+  WHERE pipeline = $1 AND topic = ANY($2::text[]) AND state = 'retrying' AND shard = ANY($3::smallint[])
+    AND next_attempt_at < clock_timestamp() - $4::bigint * interval '1 ms'
+    AND retry_since < clock_timestamp() - $4::bigint * interval '1 ms' LIMIT 1000)`
+	sqlSweepDiscarded = `DELETE FROM {s}.parked p USING {s}.parked_action a WHERE a.n = p.action AND p.state = 'discarded'
+  AND a.at < clock_timestamp() - $1::bigint * interval '1 ms'`
+)
+
+func newParkingQueries(in func(string) string) parkingQueries {
+	return parkingQueries{
+		anyParked:      in(sqlAnyParked),
+		parkedLanes:    in(sqlParkedLanes),
+		lanesWith:      in(sqlLanesWith),
+		park:           in(sqlPark),
+		dueHeads:       in(sqlDueHeads),
+		parkedEvents:   in(sqlParkedEvents),
+		followers:      in(sqlFollowers),
+		fence:          in(sqlFence),
+		unpark:         in(sqlUnpark),
+		parkAgain:      in(sqlParkAgain),
+		promote:        in(sqlPromote),
+		expireParked:   in(sqlExpireParked),
+		sweepDiscarded: in(sqlSweepDiscarded),
+	}
+}
