@@ -354,10 +354,12 @@ func (p *progress) let(epochs map[int16]int64) {
 func parkArgs(pipeline string, block bool, list []*item, base time.Duration, shards []int16) []any {
 	n := len(list)
 	ids, events := make([]int64, n), make([]string, n)
+	topics := make([]string, n)
 	states, classes, reasons := make([]string, n), make([]string, n), make([]string, n)
 	attempts, delays := make([]int32, n), make([]int64, n)
 	for i, it := range list {
 		ids[i], events[i], states[i] = it.id, it.msg.ID, it.park
+		topics[i] = it.msg.Topic
 		attempts[i] = int32(min(it.tries, 1000)) //nolint:gosec // bounded
 		if it.failed != nil && !errors.Is(it.failed, brokers.ErrHeld) {
 			classes[i], reasons[i] = brokers.ClassOf(it.failed).String(), reasonText(it.failed)
@@ -366,7 +368,7 @@ func parkArgs(pipeline string, block bool, list []*item, base time.Duration, sha
 			delays[i] = base.Milliseconds()
 		}
 	}
-	return []any{pipeline, block, ids, events, states, classes, reasons, attempts, delays, shards}
+	return []any{pipeline, block, ids, events, states, classes, reasons, attempts, delays, shards, topics}
 }
 
 // reasonText is an error's text as the database takes it: bounded, valid, no NUL.

@@ -201,9 +201,11 @@ func (p *parking) land(heads []parkedHead) {
 func (s *session) publishParked(heads []parkedHead, epochs map[int16]int64) (int, error) {
 	t := s.r.tune.park
 	ns := make([]int64, len(heads))
-	blocks := map[int64]bool{}
+	lanes := map[int64]lane{} // as parked: the mapping of topics may have changed since
 	for i, h := range heads {
-		ns[i], blocks[h.n] = h.n, h.blocks
+		if ns[i] = h.n; h.blocks {
+			lanes[h.n] = h.lane
+		}
 	}
 	events, err := s.readParked(s.r.q.parkedEvents, s.name, ns, t.bytes)
 	if err != nil {
@@ -217,8 +219,8 @@ func (s *session) publishParked(heads []parkedHead, epochs map[int16]int64) (int
 
 	var topics, keys []string
 	for _, it := range events {
-		if it.done && blocks[it.id] && s.parking.calm(it.msg.Topic) {
-			topics, keys = append(topics, it.msg.Topic), append(keys, it.msg.Key)
+		if l, blocks := lanes[it.id]; it.done && blocks && s.parking.calm(l.topic) {
+			topics, keys = append(topics, l.topic), append(keys, l.key)
 		}
 	}
 	if len(topics) > 0 && s.t.alive() {
@@ -251,6 +253,7 @@ func (s *session) readParked(query string, args ...any) ([]*item, error) {
 		if !same(tok, s.t.token) {
 			return nil, errIncarnation
 		}
+		it.msg.Topic = s.destination(it.msg.Topic)
 		return it, nil
 	})
 	if err != nil {

@@ -1,7 +1,7 @@
 package relay
 
-// parkingQueries are the statements about parked events. A lane is a topic and
-// key; the head of a lane is its event with the lowest n.
+// parkingQueries are the statements about parked events. A lane is a
+// destination and key; the head of a lane is its event with the lowest n.
 type parkingQueries struct {
 	anyParked, parkedLanes, lanesWith     string
 	park                                  string
@@ -20,27 +20,27 @@ const parkedColumns = `p.n, p.event_id, p.topic, p.key, p.type, p.source, p.time
 // Parking.
 const (
 	sqlAnyParked   = `SELECT EXISTS (SELECT FROM {s}.parked WHERE pipeline = $1 AND state <> 'discarded')`
-	sqlParkedLanes = `SELECT DISTINCT topic, key FROM {s}.parked WHERE pipeline = $1 AND blocks`
+	sqlParkedLanes = `SELECT DISTINCT destination, key FROM {s}.parked WHERE pipeline = $1 AND blocks`
 	sqlLanesWith   = `SELECT x.topic, x.key FROM unnest($2::text[], $3::text[]) x(topic, key)
-WHERE EXISTS (SELECT FROM {s}.parked p WHERE p.pipeline = $1 AND p.topic = x.topic AND p.key = x.key AND p.blocks)`
+WHERE EXISTS (SELECT FROM {s}.parked p WHERE p.pipeline = $1 AND p.destination = x.topic AND p.key = x.key AND p.blocks)`
 	// Runs in the transaction of the flush that passes these events, after it: the
 	// leases are locked, so nobody else changes these lanes. The copy is made in
 	// the database. Only the head of a lane is retried or dead, all others are
 	// blocked; one that should have been blocked behind an event that has gone
 	// meanwhile is retried at once. A conflict means that the very event is parked
 	// already (the log was rebased).
-	sqlPark = `INSERT INTO {s}.parked (pipeline, event_id, topic, key, type, source, time, content_type, correlation_id,
+	sqlPark = `INSERT INTO {s}.parked (pipeline, event_id, topic, destination, key, type, source, time, content_type, correlation_id,
   causation_id, headers, payload, schema_fp, state, blocks, class, reason, attempts, next_attempt_at)
-SELECT $1, e.event_id, e.topic, e.key, e.type, e.source, coalesce(e.time, e.created_at), e.content_type, e.correlation_id,
+SELECT $1, e.event_id, e.topic, x.topic, e.key, e.type, e.source, coalesce(e.time, e.created_at), e.content_type, e.correlation_id,
   e.causation_id, e.headers, e.payload, e.schema_fp,
   CASE WHEN $2::boolean AND e.key <> '' AND (
-      row_number() OVER (PARTITION BY e.topic, e.key ORDER BY x.ord) > 1
-      OR EXISTS (SELECT FROM {s}.parked p WHERE p.pipeline = $1 AND p.topic = e.topic AND p.key = e.key AND p.blocks)) THEN 'blocked'
+      row_number() OVER (PARTITION BY x.topic, e.key ORDER BY x.ord) > 1
+      OR EXISTS (SELECT FROM {s}.parked p WHERE p.pipeline = $1 AND p.destination = x.topic AND p.key = e.key AND p.blocks)) THEN 'blocked'
     WHEN x.state = 'blocked' THEN 'retrying' ELSE x.state END,
   $2::boolean AND e.key <> '', x.class, x.reason, x.attempts,
   clock_timestamp() + random() * x.delay * interval '1 ms'
-FROM unnest($3::bigint[], $4::text[]::uuid[], $5::text[], $6::text[], $7::text[], $8::int[], $9::bigint[])
-  WITH ORDINALITY x(id, event_id, state, class, reason, attempts, delay, ord)
+FROM unnest($3::bigint[], $4::text[]::uuid[], $5::text[], $6::text[], $7::text[], $8::int[], $9::bigint[], $11::text[])
+  WITH ORDINALITY x(id, event_id, state, class, reason, attempts, delay, topic, ord)
 JOIN {s}.event e ON e.id = x.id AND e.event_id = x.event_id AND e.shard = ANY($10::smallint[])
 ORDER BY x.ord
 ON CONFLICT DO NOTHING`
@@ -51,11 +51,11 @@ const (
 	// The topics are found by skipping through the index. Each has its own limit:
 	// a bad one with a million events does not hide the others.
 	sqlDueHeads = `WITH RECURSIVE t(topic) AS (
-  (SELECT topic FROM {s}.parked WHERE pipeline = $1 AND state = 'retrying' ORDER BY topic LIMIT 1)
-  UNION ALL SELECT (SELECT p.topic FROM {s}.parked p WHERE p.pipeline = $1 AND p.state = 'retrying' AND p.topic > t.topic
-    ORDER BY p.topic LIMIT 1) FROM t WHERE t.topic IS NOT NULL)
-SELECT h.* FROM t CROSS JOIN LATERAL (SELECT p.n, p.topic, p.key, p.shard, p.blocks, p.attempts FROM {s}.parked p
-  WHERE p.pipeline = $1 AND p.state = 'retrying' AND p.topic = t.topic AND p.shard = ANY($2::smallint[])
+  (SELECT destination FROM {s}.parked WHERE pipeline = $1 AND state = 'retrying' ORDER BY destination LIMIT 1)
+  UNION ALL SELECT (SELECT p.destination FROM {s}.parked p WHERE p.pipeline = $1 AND p.state = 'retrying' AND p.destination > t.topic
+    ORDER BY p.destination LIMIT 1) FROM t WHERE t.topic IS NOT NULL)
+SELECT h.* FROM t CROSS JOIN LATERAL (SELECT p.n, p.destination, p.key, p.shard, p.blocks, p.attempts FROM {s}.parked p
+  WHERE p.pipeline = $1 AND p.state = 'retrying' AND p.destination = t.topic AND p.shard = ANY($2::smallint[])
     AND p.next_attempt_at <= clock_timestamp()
   ORDER BY p.next_attempt_at, p.n LIMIT $4::int) h
 WHERE t.topic IS NOT NULL AND t.topic <> ALL($3::text[])`
@@ -68,7 +68,7 @@ WHERE total - size < $3::bigint ORDER BY n`
   SELECT w.*, sum(size) OVER (ORDER BY n ROWS UNBOUNDED PRECEDING)::bigint AS total FROM (
     SELECT f.* FROM unnest($2::text[], $3::text[]) x(topic, key) CROSS JOIN LATERAL (
       SELECT ` + parkedColumns + ` FROM {s}.parked p
-      WHERE p.pipeline = $1 AND p.topic = x.topic AND p.key = x.key AND p.blocks AND p.state = 'blocked' ORDER BY p.n LIMIT $4::int) f
+      WHERE p.pipeline = $1 AND p.destination = x.topic AND p.key = x.key AND p.blocks AND p.state = 'blocked' ORDER BY p.n LIMIT $4::int) f
     ORDER BY f.n LIMIT $5::int) w) q
 WHERE total - size < $6::bigint ORDER BY n`
 	// As a flush does, see sqlFlush: the number of leases that are still ours.
@@ -86,10 +86,10 @@ WHERE p.pipeline = $1 AND p.n = x.n AND p.state <> 'discarded'`
 	sqlPromote = `UPDATE {s}.parked h SET state = 'retrying', next_attempt_at = clock_timestamp(), retry_since = clock_timestamp()
 FROM unnest($2::text[], $3::text[]) x(topic, key)
 WHERE h.state = 'blocked' AND h.n = (SELECT p.n FROM {s}.parked p
-  WHERE p.pipeline = $1 AND p.topic = x.topic AND p.key = x.key AND p.blocks ORDER BY p.n LIMIT 1)`
+  WHERE p.pipeline = $1 AND p.destination = x.topic AND p.key = x.key AND p.blocks ORDER BY p.n LIMIT 1)`
 	// Events whose topic has been bad for too long, without an attempt of their own.
 	sqlExpireParked = `UPDATE {s}.parked SET state = 'dead' WHERE n IN (SELECT n FROM {s}.parked
-  WHERE pipeline = $1 AND topic = ANY($2::text[]) AND state = 'retrying' AND shard = ANY($3::smallint[])
+  WHERE pipeline = $1 AND destination = ANY($2::text[]) AND state = 'retrying' AND shard = ANY($3::smallint[])
     AND next_attempt_at < clock_timestamp() - $4::bigint * interval '1 ms'
     AND retry_since < clock_timestamp() - $4::bigint * interval '1 ms' LIMIT 1000)`
 	sqlSweepDiscarded = `DELETE FROM {s}.parked p USING {s}.parked_action a WHERE a.n = p.action AND p.state = 'discarded'

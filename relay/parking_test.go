@@ -52,7 +52,7 @@ func (db *database) parkedStates(t testing.TB) string {
 	return scan[string](t, db.admin, `SELECT coalesce(string_agg(convert_from(payload, 'UTF8') || ' ' || state, ', ' ORDER BY n), '') FROM outbox.parked`)
 }
 
-func (db *database) writeTo(t testing.TB, topic, key, payload string) {
+func (db *database) writeIn(t testing.TB, topic, key, payload string) {
 	t.Helper()
 	_, err := db.writer.Exec(t.Context(), `INSERT INTO outbox.event (topic, key, type, source, payload) VALUES ($1, $2, 'test', '/test', convert_to($3, 'UTF8'))`, topic, key, payload)
 	require.NoError(t, err)
@@ -75,7 +75,7 @@ func TestBadEventStopsOnlyItsKey(t *testing.T) {
 		db.write(t, e[0], e[1])
 	}
 	eventually(t, func() bool { return db.parkedStates(t) == "bad dead, a2 blocked, bad too dead" }, "parked")
-	db.writeTo(t, "other", "a", "other topic, same key")
+	db.writeIn(t, "other", "a", "other topic, same key")
 	db.write(t, "a", "a3")
 	db.write(t, "b", "b2")
 	eventually(t, func() bool { return len(p.messages()) == 5 && r.caughtUp() }, "the others")
@@ -133,8 +133,8 @@ func TestBadTopicStopsOnlyItself(t *testing.T) {
 	r := parkingRelay(t, db, config(p))
 	running(t, r)
 	for i := range 40 {
-		db.writeTo(t, "bad", fmt.Sprint("k", i%4), fmt.Sprint(i))
-		db.writeTo(t, "good", fmt.Sprint("k", i%4), "good")
+		db.writeIn(t, "bad", fmt.Sprint("k", i%4), fmt.Sprint(i))
+		db.writeIn(t, "good", fmt.Sprint("k", i%4), "good")
 	}
 	eventually(t, func() bool { return len(p.messages()) == 40 && r.caughtUp() }, "the good topic")
 	require.Equal(t, 40, scan[int](t, db.admin, `SELECT count(*) FROM outbox.parked`))
@@ -143,7 +143,7 @@ func TestBadTopicStopsOnlyItself(t *testing.T) {
 	require.Never(t, func() bool { return calls.Load() > before+40 }, 300*time.Millisecond, tick, "single probes")
 	mended.Store(true)
 	for i := 40; i < 48; i++ {
-		db.writeTo(t, "bad", fmt.Sprint("k", i%4), fmt.Sprint(i))
+		db.writeIn(t, "bad", fmt.Sprint("k", i%4), fmt.Sprint(i))
 	}
 	eventually(t, func() bool { return len(p.messages()) == 88 }, "all: %s", db.parkedStates(t))
 	next := map[string]int{}

@@ -130,6 +130,7 @@ CREATE TABLE {{.schema}}.parked (
   shard           smallint    NOT NULL GENERATED ALWAYS AS (((CASE WHEN key = '' THEN uuid_hash_extended(event_id, 0)
                                 ELSE hashtextextended(key, 0) END) & 63)::smallint) STORED, -- as the event's
   topic           text        NOT NULL,
+  destination     text        NOT NULL, -- the topic at the broker, when it was parked
   key             text        NOT NULL,
   type            text        NOT NULL,
   source          text        NOT NULL,
@@ -142,10 +143,10 @@ CREATE TABLE {{.schema}}.parked (
   schema_fp       bigint,
   state           text        NOT NULL CONSTRAINT parked_state_known CHECK (state IN (
                     'retrying',    -- tried again at next_attempt_at
-                    'blocked',     -- waits behind an earlier event of its topic and key
+                    'blocked',     -- waits behind an earlier event of its destination and key
                     'dead',        -- waits for a person
                     'discarded')), -- dealt with; kept for the retention
-  blocks          boolean     NOT NULL, -- later events of its topic and key wait
+  blocks          boolean     NOT NULL, -- later events of its destination and key wait
   class           text        NOT NULL DEFAULT '', -- of the last failure: destination, rejected, unavailable
   reason          text        NOT NULL DEFAULT '', -- the last failure's text
   attempts        integer     NOT NULL DEFAULT 0,
@@ -155,8 +156,8 @@ CREATE TABLE {{.schema}}.parked (
   action          bigint      -- {{.schema}}.parked_action.n: the last redrive or discard
 );
 CREATE UNIQUE INDEX parked_event_idx ON {{.schema}}.parked (pipeline, event_id, source) WHERE state <> 'discarded';
-CREATE INDEX parked_lane_idx ON {{.schema}}.parked (pipeline, topic, key, n) WHERE blocks;
-CREATE INDEX parked_due_idx ON {{.schema}}.parked (pipeline, topic, next_attempt_at) WHERE state = 'retrying';
+CREATE INDEX parked_lane_idx ON {{.schema}}.parked (pipeline, destination, key, n) WHERE blocks;
+CREATE INDEX parked_due_idx ON {{.schema}}.parked (pipeline, destination, next_attempt_at) WHERE state = 'retrying';
 
 -- Who redrove or discarded what, and why.
 CREATE TABLE {{.schema}}.parked_action (
