@@ -239,24 +239,25 @@ func (s *session) publishParked(heads []parkedHead, epochs map[int16]int64) (int
 func (s *session) readParked(query string, args ...any) ([]*item, error) {
 	op, cancel := s.r.op(s.ctx)
 	defer cancel()
-	rows, err := s.r.pool.Query(op, query, args...)
+	rows, err := s.r.pool.Query(op, query, append([]any{pgx.QueryResultFormats{pgx.BinaryFormatCode}}, args...)...)
 	if err != nil {
 		return nil, fmt.Errorf("read parked events: %w", err)
 	}
-	events, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*item, error) {
-		it := &item{}
-		var total int64
-		var tok token
-		if err := it.scan(row, &total, &tok); err != nil {
-			return nil, err
+	defer rows.Close()
+	var events []*item
+	scan := pageScanner{rows: rows}
+	for rows.Next() {
+		it, err := scan.next()
+		if err != nil {
+			return nil, fmt.Errorf("read parked events: %w", err)
 		}
-		if !same(tok, s.t.token) {
+		if !same(scan.token, s.t.token) {
 			return nil, errIncarnation
 		}
 		it.msg.Topic = s.destination(it.msg.Topic)
-		return it, nil
-	})
-	if err != nil {
+		events = append(events, it)
+	}
+	if err := rows.Err(); err != nil {
 		return nil, fmt.Errorf("read parked events: %w", err)
 	}
 	return events, nil
