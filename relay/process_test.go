@@ -25,6 +25,7 @@ import (
 const (
 	childURL  = "OUTBOXKIT_TEST_RELAY_URL"
 	childFile = "OUTBOXKIT_TEST_RELAY_FILE"
+	childTerm = "OUTBOXKIT_TEST_RELAY_LEASE"
 )
 
 // relayProcess is what the test binary does when a test has started it as a relay:
@@ -53,13 +54,15 @@ func runChild(ctx context.Context, url, file string) error {
 		return err
 	}
 	defer pool.Close()
-	f, err := os.OpenFile(file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	broker, err := childBroker(file)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	cfg := config(fileBroker{f})
-	cfg.Lease = time.Second
+	defer broker.Close()
+	cfg := config(broker)
+	if cfg.Lease, err = time.ParseDuration(os.Getenv(childTerm)); err != nil {
+		return err
+	}
 	cfg.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
 	r, err := New(pool, cfg)
 	if err != nil {
@@ -69,6 +72,15 @@ func runChild(ctx context.Context, url, file string) error {
 	r.tune.flushEvery = 50 * time.Millisecond
 	r.tune.standby = 20 * time.Millisecond
 	return r.Run(ctx)
+}
+
+// childBroker is a file, or the record that listens on a unix socket.
+func childBroker(path string) (brokers.Publisher, error) {
+	if strings.HasSuffix(path, ".sock") {
+		return dialRecord(path)
+	}
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	return fileBroker{f}, err
 }
 
 // fileBroker appends a line for each event, and confirms it when it is written.
@@ -91,7 +103,7 @@ func (b fileBroker) Publish(_ context.Context, msgs []brokers.Message) []error {
 	return results
 }
 
-func (b fileBroker) Close() error { return nil }
+func (b fileBroker) Close() error { return b.f.Close() }
 
 func readFile(t testing.TB, file string) *history {
 	t.Helper()
@@ -117,8 +129,13 @@ type child struct {
 
 func startChild(t testing.TB, db *database, file string) *child {
 	t.Helper()
+	return startChildAt(t, db.relay.Config().ConnString(), file, time.Second)
+}
+
+func startChildAt(t testing.TB, dsn, file string, lease time.Duration) *child {
+	t.Helper()
 	c := &child{cmd: exec.Command(os.Args[0])}
-	c.cmd.Env = append(os.Environ(), childURL+"="+db.relay.Config().ConnString(), childFile+"="+file)
+	c.cmd.Env = append(os.Environ(), childURL+"="+dsn, childFile+"="+file, childTerm+"="+lease.String())
 	c.cmd.Stdout, c.cmd.Stderr = &c.out, &c.out
 	stdin, err := c.cmd.StdinPipe()
 	require.NoError(t, err)
