@@ -229,6 +229,9 @@ func (p *progress) saved(list []flushed, accepted map[int16]bool) (refused int) 
 	defer p.mu.Unlock()
 	for _, f := range list {
 		sp := p.shards[f.shard]
+		if sp == nil {
+			continue // released meanwhile
+		}
 		if accepted[f.shard] {
 			sp.stored = f.at
 			continue

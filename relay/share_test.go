@@ -3,6 +3,8 @@ package relay
 import (
 	"context"
 	"fmt"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -42,11 +44,9 @@ func TestSharesAreFairAndHandedOverAtOnce(t *testing.T) {
 		got.add(msgs)
 		return make([]error, len(msgs))
 	}}
-	var relays []*Relay
 	join := func() func() error {
 		r := newRelay(t, poolAs(t, db.url, "outbox_relay", 4), config(p))
 		r.tune.pageRows = 50
-		relays = append(relays, r)
 		return running(t, r)
 	}
 	written := make(chan struct{})
@@ -77,6 +77,72 @@ func TestSharesAreFairAndHandedOverAtOnce(t *testing.T) {
 	require.NoError(t, d())
 	require.Empty(t, got.violations(want, true))
 	t.Logf("shares reached after %v", took)
+}
+
+// A shard is not handed over while anything of it is in flight, and then with its
+// position: nothing is published twice.
+func TestHandoverWaitsForWhatIsInFlight(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	for i := range 200 {
+		db.write(t, fmt.Sprint("k", i), "1")
+	}
+	blocked, release := make(chan struct{}), make(chan struct{})
+	unblock := sync.OnceFunc(func() { close(release) })
+	a := &recorder{answer: func(_ context.Context, call int, msgs []brokers.Message) []error {
+		if call == 0 {
+			close(blocked)
+			<-release
+		}
+		<-time.After(20 * time.Millisecond) // pages behind it are in flight when shards leave
+		return make([]error, len(msgs))
+	}}
+	r := newRelay(t, db.relay, config(a))
+	r.tune.pageRows = 5
+	running(t, r)
+	t.Cleanup(unblock)
+	<-blocked
+	b := &recorder{}
+	running(t, newRelay(t, db.relay, config(b)))
+	eventually(t, func() bool { return scan[int](t, db.admin, `SELECT count(*) FROM outbox.instance`) == 2 }, "joined")
+	require.Never(t, func() bool { return len(db.shares(t)) > 1 }, 300*time.Millisecond, tick)
+	unblock()
+	db.shared(t, 32, 32)
+	for i := range 200 {
+		db.write(t, fmt.Sprint("k", i), "2")
+	}
+	sent := func() []brokers.Message { return append(a.messages(), b.messages()...) }
+	eventually(t, func() bool {
+		return r.caughtUp() && len(sent()) >= 400
+	}, "published")
+	ids := map[string]bool{}
+	for _, m := range sent() {
+		require.False(t, ids[m.ID], "published twice")
+		ids[m.ID] = true
+	}
+}
+
+// A probe that began before shards were taken over says nothing about them: their
+// positions are newer.
+func TestProbeBeginsAfterTheLoad(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	p := &recorder{}
+	stop := running(t, newRelay(t, db.relay, config(p)))
+	slow := newRelay(t, poolAs(t, db.url, "outbox_relay", 4), config(p))
+	slow.q.probe += ", pg_sleep(0.2)"
+	running(t, slow)
+	db.shared(t, 32, 32)
+	eventually(t, func() bool { return slow.Stats().Pipelines[0].CaughtUp }, "probes")
+	written := 0
+	for began := time.Now(); time.Since(began) < 500*time.Millisecond; written++ {
+		db.write(t, fmt.Sprint("k", written), "1")
+	}
+	require.NoError(t, stop())
+	db.shared(t, 64)
+	db.write(t, "last", "last")
+	eventually(t, func() bool { return slices.Contains(p.payloads(), "last") && slow.caughtUp() }, "published")
+	require.Equal(t, written+1, len(p.messages()), "nothing twice") //nolint:testifylint // Len prints all
 }
 
 // A pipeline's shards are shared by those who run that pipeline.
