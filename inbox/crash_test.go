@@ -112,7 +112,8 @@ func TestFrozenMemberDelaysOnlySoLong(t *testing.T) {
 	w := newWorld(t)
 	m := message("a", 1)
 	w.publish(m)
-	entered, thaw := make(chan struct{}), make(chan struct{})
+	entered, frost := make(chan struct{}), make(chan struct{})
+	thaw := sync.OnceFunc(func() { close(frost) })
 	cfg := w.config("inventory")
 	cfg.HandlerTimeout = 200 * time.Millisecond
 	frozen := w.start(cfg, func(ctx context.Context, tx pgx.Tx, e inbox.Event[order]) error {
@@ -120,16 +121,17 @@ func TestFrozenMemberDelaysOnlySoLong(t *testing.T) {
 			return err
 		}
 		close(entered)
-		<-thaw
+		<-frost
 		return nil
 	})
+	t.Cleanup(thaw) // before the inbox is waited for: a failure must not hang
 	<-entered
 	began := time.Now()
 	cfg.From = w.broker.Subscriber("other", "orders")
 	other := w.start(cfg, insert("inventory"))
 	w.settled("other")
 	require.Less(t, time.Since(began), 10*time.Second)
-	close(thaw)
+	thaw()
 	w.settled("inventory")
 	require.NoError(t, frozen.end())
 	require.NoError(t, other.end())
