@@ -32,6 +32,9 @@ func (h *history) add(msgs []brokers.Message) {
 	}
 }
 
+// shownViolations bounds what a failed test prints.
+const shownViolations = 20
+
 // violations compares with the committed counters. Exactly: no repeats either;
 // otherwise first publications count.
 func (h *history) violations(want map[string]int, exactly bool) []string {
@@ -63,6 +66,9 @@ func (h *history) violations(want map[string]int, exactly bool) []string {
 			list = append(list, fmt.Sprintf("%s: %d values published, %d committed", key, len(seen), n))
 		}
 	}
+	if more := len(list) - shownViolations; more > 0 {
+		list = append(list[:shownViolations], fmt.Sprintf("and %d more", more))
+	}
 	return list
 }
 
@@ -89,6 +95,9 @@ func TestViolationsAreFound(t *testing.T) {
 		h := history{keys: map[string][]int{"k": published}}
 		require.NotEmpty(t, h.violations(want, true), name)
 	}
+	list := (&history{}).violations(map[string]int{"k": 1000}, true)
+	require.Len(t, list, shownViolations+1)
+	require.Equal(t, "and 980 more", list[shownViolations])
 	h := history{keys: map[string][]int{"k": {1, 2, 1, 2, 3}}}
 	require.Empty(t, h.violations(want, false), "a repeated suffix is allowed after a crash")
 }

@@ -71,8 +71,8 @@ func (s scenario) run(t *testing.T) {
 	require.NoError(t, consumer.signal(syscall.SIGTERM), "consumer")
 
 	done := effectsOf(t, effects)
-	for _, v := range history.Check(written, done) {
-		t.Error(v)
+	if report := history.Report(history.Check(written, done)); report != "" {
+		t.Error(report)
 	}
 	require.Zero(t, count(t, effects, "inbox.dead"), "dead letters")
 	t.Logf("%d orders committed, %d rolled back, %d effects; relay killed %d times, consumer %d times, broker restarted once; %.1f s",

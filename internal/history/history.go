@@ -48,6 +48,27 @@ func (v Violation) String() string {
 	return fmt.Sprintf("%s of %s#%d: %s", v.Kind, v.Key, v.N, v.Story)
 }
 
+// shown is how many violations a report tells: after the first few, the number
+// says more than another thousand lines.
+const shown = 20
+
+// Report returns the first violations, a line each, and how many there are; ""
+// if there are none.
+func Report(found []Violation) string {
+	if len(found) == 0 {
+		return ""
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d violations", len(found))
+	for _, v := range found[:min(shown, len(found))] {
+		b.WriteString("\n" + v.String())
+	}
+	if more := len(found) - shown; more > 0 {
+		fmt.Fprintf(&b, "\nand %d more", more)
+	}
+	return b.String()
+}
+
 // Check returns every violation, sorted by key and number; none means that each
 // committed write took effect exactly once and in order. The order of the
 // slices does not matter.

@@ -3,6 +3,7 @@ package history_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -44,6 +45,19 @@ func TestNothingToReport(t *testing.T) {
 	t.Parallel()
 	require.Empty(t, history.Check(good()))
 	require.Empty(t, history.Check(nil, nil))
+}
+
+func TestReportIsShort(t *testing.T) {
+	t.Parallel()
+	require.Empty(t, history.Report(nil))
+	written, _ := good()
+	all := history.Report(history.Check(written, nil))
+	require.Equal(t, 22, strings.Count(all, "\n")+1)
+	require.Contains(t, all, "1000 violations\nloss of k0#1: ")
+	require.Contains(t, all, "\nand 980 more")
+	one := history.Report(history.Check(written[:1], nil))
+	require.Contains(t, one, "1 violations\nloss of ")
+	require.NotContains(t, one, "more")
 }
 
 func TestPlantedFaultsAreFound(t *testing.T) {
