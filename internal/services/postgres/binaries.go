@@ -37,18 +37,20 @@ func binaries(ctx context.Context, version string) (string, error) {
 	if exists(bin) { // another process was faster
 		return bin, nil
 	}
-	if err := unpack(cache, version, home); err != nil {
+	if err := unpack(cache, version, home, ""); err != nil {
 		return "", fmt.Errorf("fetch PostgreSQL %s: %w", version, err)
 	}
 	return bin, nil
 }
 
-// unpack has embedded-postgres fetch, verify and unpack the archive. The library
-// offers that only as the first part of starting a server, which we cannot use:
-// it refuses to run as root and its server survives us. So we let the start
-// fail on a data folder that holds nothing but a version number, and judge by
-// what has been unpacked.
-func unpack(cache, version, home string) error {
+// unpack has embedded-postgres fetch the archive, checks that it is the one that
+// we tested, and has it unpacked. The library offers that only as the first part
+// of starting a server, which we cannot use: it refuses to run as root and its
+// server survives us. So we let the start fail, and judge by what it left: once
+// before unpacking, for want of a folder for the programs, and once after it, on
+// a data folder that holds nothing but a version number. An empty repository is
+// the library's own.
+func unpack(cache, version, home, repository string) error {
 	work, err := os.MkdirTemp(cache, "unpack-")
 	if err != nil {
 		return err
@@ -69,10 +71,29 @@ func unpack(cache, version, home string) error {
 	if err != nil {
 		return err
 	}
+	start := func(programs string) error {
+		cfg := embedded.DefaultConfig().
+			Version(embedded.PostgresVersion(version)).Port(uint32(port)).Logger(io.Discard).
+			CachePath(work).RuntimePath(filepath.Join(work, "run")).DataPath(data).BinariesPath(programs)
+		if repository != "" {
+			cfg = cfg.BinaryRepositoryURL(repository)
+		}
+		return embedded.NewDatabase(cfg).Start()
+	}
+	nowhere := filepath.Join(work, "nowhere")
+	if err := os.Symlink("missing", nowhere); err != nil {
+		return err
+	}
+	fetchErr := start(filepath.Join(nowhere, "home")) // nothing is there, and nothing can be made
+	archives, err := filepath.Glob(filepath.Join(work, "*.txz"))
+	if err != nil || len(archives) != 1 {
+		return errors.Join(errors.New("no archive was fetched"), fetchErr, err)
+	}
+	if err := verify(archives[0], sums); err != nil {
+		return err
+	}
 	unpacked := filepath.Join(work, "home")
-	startErr := embedded.NewDatabase(embedded.DefaultConfig().
-		Version(embedded.PostgresVersion(version)).Port(uint32(port)).Logger(io.Discard).
-		CachePath(work).RuntimePath(filepath.Join(work, "run")).DataPath(data).BinariesPath(unpacked)).Start()
+	startErr := start(unpacked) // from the archive that is there
 	if !exists(filepath.Join(unpacked, "bin", "postgres")) {
 		return errors.Join(errors.New("no server program was unpacked"), startErr)
 	}

@@ -12,7 +12,8 @@ import (
 
 // DefaultVersion is the PostgreSQL version that runs unless
 // $OUTBOXKIT_POSTGRES_VERSION or Config.Version names another. It is the major
-// version of Debian 12, so that its pg_dump works with our servers.
+// version of Debian 12, so that its pg_dump works with our servers. Its archives
+// are in SHA256SUMS.
 const DefaultVersion = "15.13.0"
 
 // Config says what server to start. The zero value is a server for tests: fast,
