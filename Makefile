@@ -21,7 +21,8 @@ test-local: ## tests with nothing but Go, and which were skipped and why
 	$(GO) run ./internal/cmd/skips ./...
 
 services: ## keep the test servers running and print their addresses
-	@$(SERVICES) up
+	@# Not `go run`, which fails after a Ctrl-C however well its program ended.
+	@$(GO) build -o bin/services ./internal/cmd/services && exec bin/services up
 
 demo: ## the whole way of an event, on nothing but Go
 	$(GO) run ./examples/demo

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"io"
 	"os"
 	"os/exec"
@@ -90,6 +91,28 @@ func TestSignalsStopEverything(t *testing.T) {
 			requireNoServer(t, string(url))
 		})
 	}
+}
+
+// Ctrl-C is the way to stop "up", so it is no failure.
+func TestUpEndsWellOnCtrlC(t *testing.T) {
+	t.Parallel()
+	cmd := services(t, "up")
+	output, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	var url string
+	lines := bufio.NewScanner(output)
+	for lines.Scan() {
+		if address, ok := strings.CutPrefix(lines.Text(), "export OUTBOXKIT_POSTGRES_URL="); ok {
+			url = strings.Trim(address, "'")
+		}
+		if strings.HasPrefix(lines.Text(), "export OUTBOXKIT_REGISTRY_URL=") { // the last
+			require.NoError(t, cmd.Process.Signal(os.Interrupt))
+		}
+	}
+	require.NoError(t, cmd.Wait())
+	require.NotEmpty(t, url)
+	requireNoServer(t, url)
 }
 
 func TestWithoutPackagesTheMessageSaysWhatToInstall(t *testing.T) {
