@@ -59,6 +59,8 @@ type Owner struct {
 type InstanceStatus struct {
 	Name      string    `json:"name"`
 	StartedAt time.Time `json:"started_at"`
+	// RunningSeconds is the time since StartedAt.
+	RunningSeconds float64 `json:"running_seconds"`
 	// ExpiresInSeconds is how much of the lease is left; negative when it has
 	// expired.
 	ExpiresInSeconds float64 `json:"expires_in_seconds"`
@@ -82,7 +84,7 @@ const (
 	sqlStatusPipelines = `SELECT p.name, p.created_at FROM {s}.pipeline p ORDER BY p.name`
 	sqlStatusOwners    = `SELECT l.pipeline, l.owner, count(*)::int, coalesce(bool_or(i.expires_at > clock_timestamp()), false)
 FROM {s}.lease l LEFT JOIN {s}.instance i ON i.name = l.owner GROUP BY l.pipeline, l.owner ORDER BY l.pipeline, l.owner`
-	sqlStatusInstances = `SELECT name, started_at, extract(epoch FROM expires_at - clock_timestamp())::float8, expires_at > clock_timestamp()
+	sqlStatusInstances = `SELECT name, started_at, extract(epoch FROM clock_timestamp() - started_at)::float8, extract(epoch FROM expires_at - clock_timestamp())::float8, expires_at > clock_timestamp()
 FROM {s}.instance ORDER BY name`
 	sqlStatusSlot = `SELECT {n}, pg_sequence_last_value('{s}.slot_seq') & 7 = {n}, coalesce(b.id - a.id + 1, 0), pg_total_relation_size('{s}.event_{n}'),
   coalesce(extract(epoch FROM clock_timestamp() - a.created_at), 0)::float8
@@ -239,7 +241,7 @@ func (p *PipelineStatus) add(g backlogPart) {
 func (s statusReader) instances(ctx context.Context) ([]InstanceStatus, error) {
 	list := []InstanceStatus{}
 	var i InstanceStatus
-	err := s.each(ctx, sqlStatusInstances, nil, []any{&i.Name, &i.StartedAt, &i.ExpiresInSeconds, &i.Live}, func() {
+	err := s.each(ctx, sqlStatusInstances, nil, []any{&i.Name, &i.StartedAt, &i.RunningSeconds, &i.ExpiresInSeconds, &i.Live}, func() {
 		list = append(list, i)
 	})
 	return list, err

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
 	"go.yaml.in/yaml/v3"
 
 	"github.com/outboxkit/outboxkit/schema/registry"
@@ -21,6 +20,7 @@ import (
 // config is relay.yaml. docs/relay.yaml explains every key.
 type config struct {
 	Database     databaseConfig   `yaml:"database"`
+	Databases    []databaseEntry  `yaml:"databases"`
 	Instance     string           `yaml:"instance"`
 	Lease        duration         `yaml:"lease"`
 	Retention    duration         `yaml:"retention"`
@@ -49,10 +49,11 @@ type logConfig struct {
 }
 
 type pipelineConfig struct {
-	Name     string          `yaml:"name"`
-	Kafka    *kafkaConfig    `yaml:"kafka"`
-	RabbitMQ *rabbitmqConfig `yaml:"rabbitmq"`
-	Wire     wireConfig      `yaml:"wire"`
+	Name          string          `yaml:"name"`
+	Kafka         *kafkaConfig    `yaml:"kafka"`
+	RabbitMQ      *rabbitmqConfig `yaml:"rabbitmq"`
+	Wire          wireConfig      `yaml:"wire"`
+	routingConfig `yaml:",inline"`
 }
 
 type kafkaConfig struct {
@@ -63,10 +64,11 @@ type kafkaConfig struct {
 }
 
 type rabbitmqConfig struct {
-	URL      string `yaml:"url"`
-	Exchange string `yaml:"exchange"`
-	Queues   int    `yaml:"queues"`
-	Declare  bool   `yaml:"declare"`
+	URL        string `yaml:"url"`
+	Exchange   string `yaml:"exchange"`
+	RoutingKey string `yaml:"routing_key"`
+	Queues     int    `yaml:"queues"`
+	Declare    bool   `yaml:"declare"`
 }
 
 type wireConfig struct {
@@ -169,7 +171,7 @@ func goKind(typ string) string {
 	switch {
 	case strings.HasPrefix(typ, "[]"):
 		return "list"
-	case strings.HasPrefix(typ, "main."):
+	case strings.HasPrefix(typ, "main."), strings.HasPrefix(typ, "map["):
 		return "group of keys"
 	case typ == "int":
 		return "whole number"
@@ -257,13 +259,7 @@ func (v *validator) line(field string) int {
 }
 
 func (v *validator) check(c *config) {
-	c.Database.URL = v.required("database.url", c.Database.URL, "postgres://user:password@host:5432/database")
-	if _, err := pgxpool.ParseConfig(c.Database.URL); err != nil && c.Database.URL != "" {
-		v.fail("database.url", "is not a Postgres URL: write postgres://user:password@host:5432/database") // its own error may repeat the password
-	}
-	if !schemaName.MatchString(c.Database.Schema) {
-		v.fail("database.schema", "%q is not a schema name: use lower-case letters, digits and underscores, at most 40", c.Database.Schema)
-	}
+	v.checkDatabases(c)
 	v.duration("lease", c.Lease)
 	if d := c.Lease.value(); d > 0 && d < time.Second {
 		v.fail("lease", "%q is too short: at least 1s", string(c.Lease))
@@ -274,18 +270,22 @@ func (v *validator) check(c *config) {
 	if _, err := c.Log.level(); err != nil {
 		v.fail("log.level", "%q is not a level: use debug, info, warn or error", c.Log.Level)
 	}
-	if len(c.Pipelines) == 0 {
-		v.fail("pipelines", "is empty: describe at least one, with a name and kafka or rabbitmq")
+}
+
+func (v *validator) checkPipelines(field string, list []pipelineConfig) {
+	if len(list) == 0 {
+		v.fail(field, "is empty: describe at least one, with a name and kafka or rabbitmq")
 	}
 	names := map[string]bool{}
-	for i := range c.Pipelines {
-		p, at := &c.Pipelines[i], fmt.Sprintf("pipelines[%d]", i)
+	for i := range list {
+		p, at := &list[i], fmt.Sprintf("%s[%d]", field, i)
 		p.Name = v.required(at+".name", p.Name, "kafka")
 		if names[p.Name] && p.Name != "" {
 			v.fail(at+".name", "%q is used twice: every pipeline has its own position, found by its name", p.Name)
 		}
 		names[p.Name] = true
 		v.checkPipeline(at, p)
+		v.checkRouting(at, p)
 	}
 }
 

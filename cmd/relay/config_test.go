@@ -91,11 +91,14 @@ func TestTheDocumentedConfigIsGood(t *testing.T) {
 	c, err := loadConfig("../../docs/relay.yaml")
 	require.NoError(t, err)
 	require.Len(t, c.Pipelines, 2)
-	for _, p := range c.Pipelines {
-		require.NoError(t, p.publisher(nil).Close())
-		_, err := p.Wire.format()
-		require.NoError(t, err)
-	}
+	a := newAdapters(nil)
+	_, err = c.relay(a, nil)
+	require.NoError(t, err)
+	require.NoError(t, a.Close())
+
+	c, err = loadConfig("../../docs/relay-databases.yaml")
+	require.NoError(t, err)
+	require.Len(t, c.each(), 3)
 }
 
 func TestFlowStyle(t *testing.T) {

@@ -36,7 +36,7 @@ Start with:
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newRun(), newMigrate(), newRebase(), newVersion())
+	root.AddCommand(newRun(), newStatus(), newPipeline(), newMigrate(), newRebase(), newVersion())
 	return root
 }
 

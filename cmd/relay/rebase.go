@@ -10,7 +10,7 @@ import (
 )
 
 func newRebase() *cobra.Command {
-	var path string
+	var path, database string
 	var yes bool
 	cmd := &cobra.Command{
 		Use:   "rebase --config relay.yaml --yes",
@@ -31,6 +31,9 @@ swallow. Stop all relays and writers of the database first.`,
 			if err != nil {
 				return err
 			}
+			if c, err = c.one(database); err != nil {
+				return err
+			}
 			pool, err := openPool(cmd.Context(), c)
 			if err != nil {
 				return err
@@ -44,6 +47,7 @@ swallow. Stop all relays and writers of the database first.`,
 		},
 	}
 	cmd.Flags().StringVarP(&path, "config", "c", "relay.yaml", "configuration `file`")
+	databaseFlag(cmd, &database)
 	cmd.Flags().BoolVar(&yes, "yes", false, "really do it")
 	return cmd
 }

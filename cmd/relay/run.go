@@ -4,18 +4,16 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"log/slog"
-	"os"
+	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/spf13/cobra"
 
-	"github.com/outboxkit/outboxkit/brokers"
 	"github.com/outboxkit/outboxkit/brokers/kafka"
 	"github.com/outboxkit/outboxkit/brokers/rabbitmq"
 	"github.com/outboxkit/outboxkit/event"
-	"github.com/outboxkit/outboxkit/relay"
 	"github.com/outboxkit/outboxkit/schema/avro"
 	"github.com/outboxkit/outboxkit/schema/registry"
 )
@@ -33,7 +31,13 @@ publish the last events again.
 
 Several relays on the same database share the work: each publishes an equal part
 of the keys. A leaving relay hands its part over at once; that of a dead or frozen
-one is taken over when its lease has run out.`,
+one is taken over when its lease has run out.
+
+With a list of databases each is served on its own. One that only a person can
+mend (not migrated, a missing right, restored from elsewhere) is logged as an error
+and tried again, up to once a minute, while the others go on. If none can be served
+the process ends with an error; if some could not be served when it is stopped, it
+says so and exits with 1.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := loadConfig(path)
@@ -47,52 +51,21 @@ one is taken over when its lease has run out.`,
 	return cmd
 }
 
-func run(ctx context.Context, c config) (err error) {
-	log := c.Log.logger()
-	pool, err := openPool(ctx, c)
-	if err != nil {
-		return err
-	}
-	defer pool.Close()
-	cfg := relay.Config{
-		Schema: c.Database.Schema, Instance: c.Instance, Logger: log,
-		Lease: c.Lease.value(), Retention: c.Retention.value(), DrainTimeout: c.DrainTimeout.value(),
-	}
-	for _, p := range c.Pipelines {
-		to := p.publisher(log)
-		defer func() { err = errors.Join(err, to.Close()) }()
-		wire, err := p.Wire.format()
-		if err != nil {
-			return fmt.Errorf("pipeline %s: %w", p.Name, err)
-		}
-		cfg.Pipelines = append(cfg.Pipelines, relay.Pipeline{Name: p.Name, To: to, Wire: wire})
-	}
-	r, err := relay.New(pool, cfg)
-	if err != nil {
-		return err
-	}
-	log.Info("relay: started", "pid", os.Getpid(), "pipelines", len(c.Pipelines))
-	if err := r.Run(ctx); err != nil {
-		return err
-	}
-	log.Info("relay: drained and stopped")
-	return nil
-}
-
 func openPool(ctx context.Context, c config) (*pgxpool.Pool, error) {
 	pc, err := pgxpool.ParseConfig(c.Database.URL)
 	if err != nil {
 		return nil, errors.New("database.url is not a Postgres URL") // its own error may repeat the password
 	}
-	pc.MaxConns = max(pc.MaxConns, int32(2*len(c.Pipelines))+2) //nolint:gosec // a handful
-	return pgxpool.NewWithConfig(ctx, pc)
-}
-
-func (p pipelineConfig) publisher(log *slog.Logger) brokers.Publisher {
-	if p.Kafka != nil {
-		return kafka.NewPublisher(p.Kafka.config(log))
+	// Many databases in one process: no more connections than can be busy at once,
+	// and only one or two where nothing happens. The URL may ask for more.
+	need := int32(2*len(c.Pipelines)) + 2 //nolint:gosec // a handful
+	if pc.MaxConns < need || !strings.Contains(c.Database.URL, "pool_max_conns") {
+		pc.MaxConns = need
 	}
-	return rabbitmq.NewPublisher(p.RabbitMQ.config(log))
+	if !strings.Contains(c.Database.URL, "pool_max_conn_idle_time") {
+		pc.MaxConnIdleTime = time.Minute
+	}
+	return pgxpool.NewWithConfig(ctx, pc)
 }
 
 func (k *kafkaConfig) config(log *slog.Logger) kafka.Config {
@@ -104,7 +77,11 @@ func (k *kafkaConfig) config(log *slog.Logger) kafka.Config {
 }
 
 func (q *rabbitmqConfig) config(log *slog.Logger) rabbitmq.PublisherConfig {
-	return rabbitmq.PublisherConfig{URL: q.URL, Exchange: q.Exchange, Queues: q.Queues, Declare: q.Declare, Logger: log}
+	cfg := rabbitmq.PublisherConfig{URL: q.URL, Exchange: q.Exchange, Queues: q.Queues, Declare: q.Declare, Route: q.route(), Logger: log}
+	if cfg.Route != nil {
+		cfg.Exchange = "" // route returns it
+	}
+	return cfg
 }
 
 func (r registryConfig) config() registry.Config {

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/spf13/cobra"
+
+	"github.com/outboxkit/outboxkit/relay"
+)
+
+// databaseFlag chooses one of several databases.
+func databaseFlag(cmd *cobra.Command, name *string) {
+	cmd.Flags().StringVar(name, "database", "", "`name` of the database, where the configuration lists several")
+}
+
+// onDatabase runs f on the database that the flags choose.
+func onDatabase(cmd *cobra.Command, path, database string, f func(*pgxpool.Pool, config) error) error {
+	c, err := loadConfig(path)
+	if err != nil {
+		return err
+	}
+	if c, err = c.one(database); err != nil {
+		return err
+	}
+	pool, err := openPool(cmd.Context(), c)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	return f(pool, c)
+}
+
+func newPipeline() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "pipeline",
+		Short: "List the pipelines that a database knows, or drop one",
+		Long: `List the pipelines that a database knows, or drop one.
+
+A pipeline is registered in the database when a relay first runs it. It stays there
+when it is taken out of the configuration, and no event is truncated that it has not
+published: drop what is no longer wanted.`,
+	}
+	cmd.AddCommand(newPipelineList(), newPipelineDrop())
+	return cmd
+}
+
+func newPipelineList() *cobra.Command {
+	var path, database string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "list --config relay.yaml",
+		Short: "List pipelines: how far behind, by whom published",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return onDatabase(cmd, path, database, func(pool *pgxpool.Pool, c config) error {
+				list, err := relay.Pipelines(cmd.Context(), pool, c.Database.Schema)
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					return json.NewEncoder(cmd.OutOrStdout()).Encode(list)
+				}
+				_, err = fmt.Fprintln(cmd.OutOrStdout(), pipelineTable(list))
+				return err
+			})
+		},
+	}
+	cmd.Flags().StringVarP(&path, "config", "c", "relay.yaml", "configuration `file`")
+	databaseFlag(cmd, &database)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func newPipelineDrop() *cobra.Command {
+	var path, database string
+	var yes, force bool
+	cmd := &cobra.Command{
+		Use:   "drop NAME --config relay.yaml --yes",
+		Short: "Forget a pipeline and its position",
+		Long: `Forget a pipeline and its position. What it has not published it never will, and
+events are no longer kept for it. Take it out of every relay's configuration first:
+a relay that starts with it registers it anew. While a live relay holds the pipeline
+drop refuses; --force takes it away from that relay, which then stops publishing it.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if !yes {
+				return fmt.Errorf("this forgets the position of pipeline %q for good: repeat with --yes", args[0])
+			}
+			return onDatabase(cmd, path, database, func(pool *pgxpool.Pool, c config) error {
+				if err := relay.DropPipeline(cmd.Context(), pool, c.Database.Schema, args[0], relay.DropOptions{Force: force}); err != nil {
+					return err
+				}
+				_, err := fmt.Fprintf(cmd.OutOrStdout(), "pipeline %s dropped\n", args[0])
+				return err
+			})
+		},
+	}
+	cmd.Flags().StringVarP(&path, "config", "c", "relay.yaml", "configuration `file`")
+	databaseFlag(cmd, &database)
+	cmd.Flags().BoolVar(&yes, "yes", false, "really do it")
+	cmd.Flags().BoolVar(&force, "force", false, "even if a live relay holds it")
+	return cmd
+}
