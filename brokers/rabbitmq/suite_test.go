@@ -17,6 +17,9 @@ import (
 	"github.com/outboxkit/outboxkit/internal/svctest"
 )
 
+// poison is the header of a message that the server itself refuses.
+const poison = "poison"
+
 // TestExercise runs the suite with an exchange and hash queues for each topic.
 func TestExercise(t *testing.T) {
 	server := svctest.OwnRabbitMQ(t)
@@ -29,10 +32,16 @@ func TestExercise(t *testing.T) {
 				URL:             url,
 				MaxMessageBytes: brokertest.MaxBytes,
 				Route: func(m *brokers.Message) (string, string) {
+					if m.Headers[poison] != "" {
+						return m.Topic, poison // no queue is bound by this key
+					}
 					return m.Topic, rabbitmq.QueueName(m.Topic, m.Key, topics.get(m.Topic))
 				},
 			})
 		},
+		// The server gives it back and takes the next one of its key; what fails
+		// before it is sent is tried in TestExerciseDefaults.
+		Poison: func(m *brokers.Message) { m.Headers = map[string]string{poison: "yes"} },
 		NewSubscriber: func(t *testing.T, topic brokertest.Topic) brokers.Subscriber {
 			return rabbitmq.NewSubscriber(rabbitmq.SubscriberConfig{
 				URL: url, DrainTimeout: brokertest.DrainTimeout,
