@@ -41,6 +41,7 @@ var rules = []struct {
 		forTests:  slices.Concat(brokerClients, adapters), // a service's go.sum would grow by them
 	},
 	{packages: []string{"brokers/kafka", "brokers/rabbitmq"}, forbidden: slices.Concat(engines, testLibraries)},
+	{packages: []string{"schema/json", "schema/registry"}, forbidden: avro}, // hamba works behind the guard of schema/avro only
 	{packages: []string{"schema"}, forbidden: slices.Concat(brokerClients, adapters, engines, telemetry, testLibraries)},
 }
 
