@@ -3,13 +3,11 @@ package relay
 // parkingQueries are the statements about parked events. A lane is a
 // destination and key; the head of a lane is its event with the lowest n.
 type parkingQueries struct {
-	anyParked, parkedLanes, lanesWith     string
-	park                                  string
-	dueHeads, parkedEvents, followers     string
-	fence, unpark, parkAgain, promote     string
-	expireParked, sweepDiscarded          string
-	listParked, lockParked                string
-	newAction, endAction, redrive, discad string
+	anyParked, parkedLanes, lanesWith string
+	park                              string
+	dueHeads, parkedEvents, followers string
+	fence, unpark, parkAgain, promote string
+	expireParked, sweepDiscarded      string
 }
 
 // parkedColumns are a page's columns, so that item.scan reads both.
