@@ -15,6 +15,8 @@ type routingConfig struct {
 	Filter filterConfig      `yaml:"filter"`
 	Topics map[string]string `yaml:"topics"`
 	Start  startConfig       `yaml:"start"`
+	// BlockKey stays nil, which means true, where the file says nothing.
+	BlockKey *bool `yaml:"block_key"`
 }
 
 type filterConfig struct {

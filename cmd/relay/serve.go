@@ -70,7 +70,7 @@ func (c config) relay(a *adapters, log *slog.Logger) (relay.Config, error) {
 			return cfg, fmt.Errorf("pipeline %s: %w", p.Name, err)
 		}
 		cfg.Pipelines = append(cfg.Pipelines, relay.Pipeline{
-			Name: p.Name, To: to, Wire: wire, Filter: p.filter(), Topic: p.topic(), Start: p.start(),
+			Name: p.Name, To: to, Wire: wire, Filter: p.filter(), Topic: p.topic(), Start: p.start(), BlockKey: p.BlockKey,
 		})
 	}
 	return cfg, nil
