@@ -85,7 +85,8 @@ func (s *session) lastFlush() {
 
 // flush appends one row for each distinct position. The database refuses shards
 // whose lease has another owner or epoch, and everything after a recovery. Refused
-// shards are given up, the others go on. Without force it writes only if events were published since the last.
+// shards are given up, the others go on. Without force it writes only if events
+// were published since the last.
 func (s *session) flush(ctx context.Context, force bool) (rows int, err error) {
 	s.flushing.Lock() // one after the other: the latest row must be the furthest
 	defer s.flushing.Unlock()

@@ -22,6 +22,8 @@ import (
 	"github.com/outboxkit/outboxkit/brokers"
 )
 
+const childPage = 50 // rows
+
 const (
 	childURL  = "OUTBOXKIT_TEST_RELAY_URL"
 	childFile = "OUTBOXKIT_TEST_RELAY_FILE"
@@ -68,7 +70,7 @@ func runChild(ctx context.Context, url, file string) error {
 	if err != nil {
 		return err
 	}
-	r.tune.pageRows = 50
+	r.tune.pageRows = childPage
 	r.tune.flushEvery = 50 * time.Millisecond
 	r.tune.standby = 20 * time.Millisecond
 	return r.Run(ctx)
@@ -220,4 +222,40 @@ func TestSIGSTOP(t *testing.T) {
 	require.Contains(t, p.payloads(), "3")
 	c.signal(t, syscall.SIGTERM)
 	require.NoError(t, c.cmd.Wait(), c.out.String())
+}
+
+// A process that is frozen in the middle of a backlog publishes, when it wakes up
+// after its lease, the rest of the page that it was handing to the broker, and
+// nothing else.
+func TestFrozenProcessPublishesOnlyWhatWasOnItsWay(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	const events = 20_000
+	db.exec(t, `INSERT INTO outbox.event (topic, key, type, source, payload)
+SELECT 't', 'k' || g % 10, 'test', '/test', convert_to((g / 10 + 1)::text, 'UTF8') FROM generate_series(0, $1::int - 1) g`, events)
+	rec := newRecord(t)
+	c := startChildAt(t, db.relay.Config().ConnString(), rec.path, time.Second)
+	eventually(t, func() bool { return rec.published() > 500 }, "at work")
+	c.signal(t, syscall.SIGSTOP)
+	require.Less(t, rec.published(), events*3/4, "frozen in the middle")
+	frozen := scan[string](t, db.admin, `SELECT name FROM outbox.instance`)
+	broker, err := dialRecord(rec.path)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = broker.Close() }) // after the relay has stopped
+	r := newRelay(t, db.relay, config(broker))
+	running(t, r)
+	want := map[string]int{}
+	for k := range 10 {
+		want[fmt.Sprint("k", k)] = events / 10
+	}
+	eventually(t, func() bool { return rec.missing(want) == 0 && r.caughtUp() }, "taken over")
+	before := rec.published()
+	c.signal(t, syscall.SIGCONT)
+	db.shared(t, 32, 32)
+	require.Zero(t, scan[int](t, db.admin, `SELECT count(*) FROM outbox.instance WHERE name = $1`, frozen), "it has a new name")
+	c.signal(t, syscall.SIGTERM)
+	require.NoError(t, c.cmd.Wait(), c.out.String())
+	require.LessOrEqual(t, rec.published()-before, childPage)
+	require.Empty(t, rec.violations(want, false))
+	t.Logf("%d events published after waking up", rec.published()-before)
 }

@@ -44,6 +44,16 @@ func newRecord(t testing.TB) *record {
 	return rec
 }
 
+// published is the number of publications, repeats included.
+func (rec *record) published() (n int) {
+	rec.mu.Lock()
+	defer rec.mu.Unlock()
+	for _, l := range rec.keys {
+		n += len(l)
+	}
+	return n
+}
+
 // serve takes lines of key and payload; an empty one asks for confirmation. What a
 // killed process has torn is no line.
 func (rec *record) serve(conn net.Conn) {
