@@ -239,7 +239,7 @@ func TestStuckShardsAreGivenUp(t *testing.T) {
 		return results
 	}}
 	cfg := config(cut)
-	cfg.Lease = time.Second
+	cfg.Lease, cfg.DrainTimeout = time.Second, time.Second
 	running(t, newRelay(t, db.relay, cfg))
 	db.shared(t, 64)
 	for i := range 200 {
