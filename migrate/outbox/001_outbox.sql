@@ -171,9 +171,35 @@ CREATE TABLE {{.schema}}.parked_action (
   events   bigint      NOT NULL DEFAULT 0
 );
 
+-- Found again by replays, which leave them out.
+CREATE INDEX parked_discarded_idx ON {{.schema}}.parked (pipeline, event_id) WHERE state = 'discarded';
+
+-- Replays: what was asked for, by whom, what may be published, how far it came.
+CREATE TABLE {{.schema}}.replay (
+  id           uuid        PRIMARY KEY DEFAULT {{.schema}}.uuid_v7(),
+  pipeline     text        NOT NULL,
+  destination  text        NOT NULL, -- a pipeline's name
+  filter       jsonb       NOT NULL,
+  slots        jsonb       NOT NULL, -- each slot's first and last event when it began
+  bound        jsonb       NOT NULL, -- what the destination had passed when it began, per shard
+  first        bigint      NOT NULL, -- ids first < id <= last
+  last         bigint      NOT NULL,
+  cursor       bigint      NOT NULL, -- published up to this id
+  published    bigint      NOT NULL DEFAULT 0,
+  state        text        NOT NULL DEFAULT 'running'
+                           CONSTRAINT replay_state_known CHECK (state IN ('running', 'stopped', 'truncated', 'done')),
+  error        text        NOT NULL DEFAULT '',
+  runner       text        NOT NULL, -- changes when it is resumed: fences the process before
+  requested_by text        NOT NULL,
+  role         text        NOT NULL DEFAULT current_user,
+  reason       text        NOT NULL CONSTRAINT replay_reason_not_empty CHECK (reason <> ''),
+  started_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+  updated_at   timestamptz NOT NULL DEFAULT clock_timestamp()
+) WITH (fillfactor = 50);
+
 ---- create above / drop below ----
 
-DROP TABLE {{.schema}}.parked, {{.schema}}.parked_action, {{.schema}}.position, {{.schema}}.lease, {{.schema}}.instance, {{.schema}}.pipeline,
+DROP TABLE {{.schema}}.replay, {{.schema}}.parked, {{.schema}}.parked_action, {{.schema}}.position, {{.schema}}.lease, {{.schema}}.instance, {{.schema}}.pipeline,
   {{.schema}}.incarnation, {{.schema}}.meta, {{.schema}}.schema, {{.schema}}.event;
 DROP FUNCTION {{.schema}}.uuid_v7();
 DROP SEQUENCE {{.schema}}.slot_seq, {{.schema}}.event_id_seq;
