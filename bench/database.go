@@ -95,3 +95,17 @@ func (d *database) forget(ctx context.Context) error {
 	_, err := d.Exec(ctx, `DELETE FROM outbox.position; DELETE FROM outbox.pipeline; DELETE FROM outbox.instance`)
 	return err
 }
+
+// relayApplication marks the relay's sessions in pg_stat_activity.
+const relayApplication = "bench-relay"
+
+func (d *database) relayURL() string {
+	u, err := url.Parse(d.url)
+	if err != nil {
+		return d.url
+	}
+	q := u.Query()
+	q.Set("application_name", relayApplication)
+	u.RawQuery = q.Encode()
+	return u.String()
+}

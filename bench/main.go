@@ -39,6 +39,16 @@ func figures() []figure {
 		{"kafka_zipf_vs_client", drainFigure("kafka_zipf_vs_client", kafkaTarget, zipfKeys)},
 		{"kafka_single_key_vs_client", drainFigure("kafka_single_key_vs_client", kafkaTarget, oneKey)},
 		{"rabbitmq_drain_vs_client", drainFigure("rabbitmq_drain_vs_client", rabbitTarget, thousandKeys)},
+		{"latency_p50_ms,latency_p99_ms", latency},
+		{"idle_latency_p99_ms,idle_core_share", idle},
+		{"bookkeeping_writes_per_second", bookkeeping},
+		{"writer_with_outbox_vs_without", writerWithOutbox},
+		{"writer_relay_running_vs_not", writerBesideRelay},
+		{"drain_rss_mib", drainMemory},
+		{"open_writer_p99_ratio", openWriter},
+		{"scale_two_relays", scaleTwo},
+		{"backlog_cost_10m_vs_100k", backlogCost},
+		{"held_snapshot_vs_free,dead_tuples_per_minute", heldSnapshot},
 	}
 }
 
