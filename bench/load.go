@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -25,11 +26,7 @@ func (d *database) paced(ctx context.Context, topic string, rate int, dur time.D
 			tick := time.NewTicker(time.Second * writers / time.Duration(rate))
 			defer tick.Stop()
 			for n := w; time.Now().Before(until) && ctx.Err() == nil; n += writers {
-				var id string
-				err := d.QueryRow(ctx, `INSERT INTO outbox.event (topic, key, type, source, headers, payload)
-VALUES ($1, 'paced-' || $2::int % 1000, 'com.example.OrderPlaced', '/shop/orders',
-  '{"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}', convert_to(repeat('x', 300), 'UTF8')) RETURNING event_id::text`, topic, n).Scan(&id)
-				now := time.Now().UnixNano()
+				id, now, err := d.write(ctx, topic, n)
 				mu.Lock()
 				if err == nil {
 					committed[id] = now
@@ -48,23 +45,42 @@ VALUES ($1, 'paced-' || $2::int % 1000, 'com.example.OrderPlaced', '/shop/orders
 	return committed, errors.Join(errs...)
 }
 
-// bulk writes rate events a second for dur, in transactions of 500.
-func (d *database) bulk(ctx context.Context, topic string, rate int, dur time.Duration) (written int, err error) {
-	const each = 500
-	tick := time.NewTicker(time.Second * each / time.Duration(rate))
-	defer tick.Stop()
-	for until := time.Now().Add(dur); time.Now().Before(until); written += each {
-		if _, err := d.Exec(ctx, `INSERT INTO outbox.event (topic, key, type, source, payload)
-SELECT $1, 'bulk-' || g % 1000, 'com.example.OrderPlaced', '/shop/orders', convert_to(repeat('x', 300), 'UTF8') FROM generate_series(1, $2::int) g`, topic, each); err != nil {
-			return written, err
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return written, ctx.Err()
-		}
+// write is one event in a transaction of its own, and when its commit came back.
+func (d *database) write(ctx context.Context, topic string, n int) (id string, committed int64, err error) {
+	err = d.QueryRow(ctx, `INSERT INTO outbox.event (topic, key, type, source, headers, payload)
+VALUES ($1, 'paced-' || $2::int % 1000, 'com.example.OrderPlaced', '/shop/orders',
+  '{"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}', convert_to(repeat('x', 300), 'UTF8')) RETURNING event_id::text`, topic, n).Scan(&id)
+	return id, time.Now().UnixNano(), err
+}
+
+// bulk writes rate events a second for dur, in transactions of 500, from several
+// connections.
+func (d *database) bulk(ctx context.Context, topic string, rate int, dur time.Duration) (int, error) {
+	const each, writers = 500, 4
+	var (
+		wg      sync.WaitGroup
+		written atomic.Int64
+		errs    [writers]error
+	)
+	until := time.Now().Add(dur)
+	for w := range writers {
+		wg.Go(func() {
+			tick := time.NewTicker(time.Second * each * writers / time.Duration(rate))
+			defer tick.Stop()
+			for time.Now().Before(until) && ctx.Err() == nil {
+				if errs[w] = d.backlog(ctx, topic, each); errs[w] != nil {
+					return
+				}
+				written.Add(each)
+				select {
+				case <-tick.C:
+				case <-ctx.Done():
+				}
+			}
+		})
 	}
-	return written, nil
+	wg.Wait()
+	return int(written.Load()), errors.Join(errs[:]...)
 }
 
 // delays waits until the relay has acknowledged all of committed and returns the

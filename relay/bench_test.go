@@ -38,3 +38,40 @@ SELECT 't', 'key-' || g % 1000, 'test', '/test', convert_to(repeat('x', 300), 'U
 		require.NoError(b, stop())
 	}
 }
+
+// BenchmarkDecode makes an item of a row in the binary format.
+func BenchmarkDecode(b *testing.B) {
+	const id = "\x01\x93\x5b\x2e\x5b\x5c\x7a\xbc\x9d\xef\x01\x23\x45\x67\x89\xab"
+	eight := []byte{0, 0, 0, 0, 0, 0, 1, 44}
+	raw := make([][]byte, pageColumns)
+	for column, text := range map[int]string{
+		colEventID: id, colTopic: "orders", colKey: "key-123", colType: "com.example.OrderPlaced", colSource: "/shop/orders",
+		colContentType: "application/avro", colCorrelation: "01935b2e-5b5c-7abc-9def-0123456789ab",
+		colHeaders: "\x01" + `{"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}`,
+		colToken:   id,
+	} {
+		raw[column] = []byte(text)
+	}
+	raw[colID], raw[colTime], raw[colSize], raw[colTotal], raw[colPayload] = eight, eight, eight, eight, make([]byte, 300)
+	var p pageScanner
+	b.ReportAllocs()
+	for b.Loop() {
+		if len(p.slab) == 0 {
+			p.slab = make([]item, slabItems)
+		}
+		it := &p.slab[0]
+		p.slab = p.slab[1:]
+		if err := p.decode(it, raw); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkPlainHeaders(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, ok := plainHeaders(`{"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "tenant": "north"}`); !ok {
+			b.Fatal("not plain")
+		}
+	}
+}
