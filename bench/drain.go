@@ -41,7 +41,7 @@ func drainFigure(name string, to func(*env) broker, keys string) func(context.Co
 		e.out.add(name, "ratio", ratios(f.ours, f.theirs))
 		e.out.add(f.name+"_relay_rate", "events/s", f.ours)
 		e.out.add(f.name+"_client_rate", "events/s", f.theirs)
-		for _, c := range []string{"relay", "postgres", "broker", "broker_client"} {
+		for _, c := range []string{"relay", "postgres", "broker", "client", "broker_client"} {
 			e.out.add(f.name+"_cpu_"+c, "s/1M events", f.cpu[c])
 		}
 		return nil
@@ -79,11 +79,12 @@ func (f *drain) round(ctx context.Context) error {
 	if err := f.relayRound(ctx, db); err != nil {
 		return err
 	}
-	before := cpuSeconds(listener(f.to.address()))
+	before, own := cpuSeconds(listener(f.to.address())), cpuSeconds(os.Getpid())
 	took, err := f.to.client(ctx, msgs)
 	if err != nil {
 		return err
 	}
+	f.spent("client", cpuSeconds(os.Getpid())-own)
 	f.spent("broker_client", cpuSeconds(listener(f.to.address()))-before)
 	f.theirs = append(f.theirs, float64(f.events)/took)
 	note("%s: relay %.0f/s, client %.0f/s, load %s", f.name, f.ours[len(f.ours)-1], f.theirs[len(f.theirs)-1], loadAverage())
