@@ -383,6 +383,7 @@ func reasonText(err error) string {
 
 // reportParked writes one line a topic and state: thousands may be parked alike.
 func (s *session) reportParked(list []*item) {
+	s.stats.parked(len(list))
 	type kind struct{ topic, state string }
 	count, first := map[kind]int{}, map[kind]*item{}
 	for _, it := range list {

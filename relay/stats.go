@@ -24,30 +24,74 @@ type PipelineStats struct {
 	Behind      int64     `json:"behind"`
 	LastError   string    `json:"last_error,omitempty"` // "" if there was none
 	LastErrorAt time.Time `json:"last_error_at,omitzero"`
+	// PublishedPerSecond is the mean of the last ten seconds.
+	PublishedPerSecond float64 `json:"published_per_second"`
+	// OldestUnsentSeconds is the age, by its own time, of the first event that is
+	// being published now; 0 if there is none.
+	OldestUnsentSeconds float64 `json:"oldest_unsent_seconds"`
+	// Parked is how many events this relay has parked; [ReadStatus] knows how many
+	// are parked now.
+	Parked uint64 `json:"parked"`
+	// Circuit is the state of the broker's circuit: "closed" when all is well, "open"
+	// while nothing is sent, "half-open" during a probe, "recovering" while the rate
+	// grows again.
+	Circuit string `json:"circuit"`
+	// TopicCircuits are the states of topics, by their names at the broker, that
+	// are in trouble. Nil if none is.
+	TopicCircuits map[string]string `json:"topic_circuits,omitempty"`
 }
 
 // Stats returns the state of all pipelines, in the order of the configuration.
 func (r *Relay) Stats() Stats {
 	var s Stats
 	for _, e := range r.engines {
-		s.Pipelines = append(s.Pipelines, e.stats.read())
+		p := e.stats.read(time.Now())
+		p.Circuit = circuitClosed.String()
+		if s := e.session(); s != nil {
+			p.Circuit, p.TopicCircuits = s.parking.circuits()
+		}
+		s.Pipelines = append(s.Pipelines, p)
 	}
 	return s
 }
 
+// circuits returns the states of the broker's circuit and of the topics' that are
+// not closed.
+func (p *parking) circuits() (broker string, topics map[string]string) {
+	state, _, _ := p.broker.look()
+	p.topics.mu.Lock()
+	defer p.topics.mu.Unlock()
+	for topic, c := range p.topics.m {
+		if state, _, _ := c.look(); state != circuitClosed {
+			if topics == nil {
+				topics = map[string]string{}
+			}
+			topics[topic] = state.String()
+		}
+	}
+	return state.String(), topics
+}
+
 type pipelineStats struct {
-	mu sync.Mutex
-	s  PipelineStats
+	mu     sync.Mutex
+	s      PipelineStats
+	rate   rate
+	oldest time.Time // of the page that is being published; zero = none
 }
 
 func newPipelineStats(name string) *pipelineStats {
 	return &pipelineStats{s: PipelineStats{Name: name}}
 }
 
-func (p *pipelineStats) read() PipelineStats {
+func (p *pipelineStats) read(now time.Time) PipelineStats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.s
+	s := p.s
+	s.PublishedPerSecond = p.rate.perSecond(now)
+	if !p.oldest.IsZero() {
+		s.OldestUnsentSeconds = max(now.Sub(p.oldest).Seconds(), 0)
+	}
+	return s
 }
 
 func (p *pipelineStats) change(f func(*PipelineStats)) {
@@ -57,7 +101,11 @@ func (p *pipelineStats) change(f func(*PipelineStats)) {
 }
 
 func (p *pipelineStats) standBy() {
-	p.change(func(s *PipelineStats) { s.Shards, s.CaughtUp = 0, false })
+	p.change(func(s *PipelineStats) { s.Shards, s.CaughtUp, p.oldest = 0, false, time.Time{} })
+}
+
+func (p *pipelineStats) parked(events int) {
+	p.change(func(s *PipelineStats) { s.Parked += uint64(events) }) //nolint:gosec // a count
 }
 
 func (p *pipelineStats) holds(shards int) {
@@ -74,6 +122,7 @@ func (p *pipelineStats) failed(err error) {
 
 func (p *pipelineStats) resolved(done, left int) {
 	p.change(func(s *PipelineStats) {
+		p.rate.add(time.Now(), done)
 		s.Published += uint64(done) //nolint:gosec // counts
 		s.Retries += uint64(left)   //nolint:gosec // counts
 	})
@@ -84,6 +133,10 @@ func (p *pipelineStats) at(next page) {
 	p.change(func(s *PipelineStats) {
 		if len(next.events) > 0 || next.idle {
 			s.CaughtUp = next.idle
+			p.oldest = time.Time{}
+		}
+		if len(next.events) > 0 {
+			p.oldest = next.events[0].msg.Time
 		}
 		s.Behind = next.behind + int64(len(next.events))
 	})

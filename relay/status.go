@@ -41,11 +41,25 @@ type PipelineStatus struct {
 	PositionAgeSeconds float64 `json:"position_age_seconds"`
 	// Positions is how many different ones the shards have.
 	Positions int `json:"positions"`
+	// Parked events wait outside of the log; they are not in the backlog.
+	Parked ParkedStatus `json:"parked"`
 	// Owners are the instances that hold leases, by name.
 	Owners []Owner `json:"owners"`
 	// Unowned is the number of shards that nobody publishes: free, or left behind
 	// by an instance that is silent and waiting to be taken over.
 	Unowned int `json:"unowned"`
+}
+
+// ParkedStatus counts a pipeline's parked events, up to [ParkedCounted] of them.
+type ParkedStatus struct {
+	Retrying int64 `json:"retrying"` // tried again by themselves
+	Blocked  int64 `json:"blocked"`  // wait behind an earlier event of their key
+	Dead     int64 `json:"dead"`     // wait for a person
+	// Exact is false if there are more than were counted.
+	Exact bool `json:"exact"`
+	// OldestSeconds is the time since the first of those counted was parked, 0 if
+	// none is.
+	OldestSeconds float64 `json:"oldest_seconds"`
 }
 
 // Owner is an instance with its share of a pipeline.
@@ -80,10 +94,17 @@ type SlotStatus struct {
 // BacklogCounted is up to how many events a backlog is counted.
 const BacklogCounted = 10_000
 
+// ParkedCounted is up to how many parked events of a pipeline are counted.
+const ParkedCounted = 100_000
+
 const (
 	sqlStatusPipelines = `SELECT p.name, p.created_at FROM {s}.pipeline p ORDER BY p.name`
 	sqlStatusOwners    = `SELECT l.pipeline, l.owner, count(*)::int, coalesce(bool_or(i.expires_at > clock_timestamp()), false)
 FROM {s}.lease l LEFT JOIN {s}.instance i ON i.name = l.owner GROUP BY l.pipeline, l.owner ORDER BY l.pipeline, l.owner`
+	sqlStatusParked = `SELECT p.name, count(*) FILTER (WHERE state = 'retrying'), count(*) FILTER (WHERE state = 'blocked'),
+  count(*) FILTER (WHERE state = 'dead'), count(*) < $1::bigint, extract(epoch FROM clock_timestamp() - min(parked_at))::float8
+FROM {s}.pipeline p CROSS JOIN LATERAL (
+  SELECT state, parked_at FROM {s}.parked WHERE pipeline = p.name AND state <> 'discarded' LIMIT $1::bigint) e GROUP BY p.name`
 	sqlStatusInstances = `SELECT name, started_at, extract(epoch FROM clock_timestamp() - started_at)::float8, extract(epoch FROM expires_at - clock_timestamp())::float8, expires_at > clock_timestamp()
 FROM {s}.instance ORDER BY name`
 	sqlStatusSlot = `SELECT {n}, pg_sequence_last_value('{s}.slot_seq') & 7 = {n}, coalesce(b.id - a.id + 1, 0), pg_total_relation_size('{s}.event_{n}'),
@@ -190,7 +211,7 @@ func (s statusReader) pipelines(ctx context.Context) (list []PipelineStatus, at 
 	var p PipelineStatus
 	if err := s.each(ctx, sqlStatusPipelines, nil, []any{&p.Name, &p.CreatedAt}, func() {
 		index[p.Name] = len(list)
-		list = append(list, PipelineStatus{Name: p.Name, CreatedAt: p.CreatedAt, BacklogExact: true, Owners: []Owner{}})
+		list = append(list, PipelineStatus{Name: p.Name, CreatedAt: p.CreatedAt, BacklogExact: true, Parked: ParkedStatus{Exact: true}, Owners: []Owner{}})
 	}); err != nil {
 		return nil, at, err
 	}
@@ -201,6 +222,15 @@ func (s statusReader) pipelines(ctx context.Context) (list []PipelineStatus, at 
 			list[i].owned(o)
 		}
 	}); err != nil {
+		return nil, at, err
+	}
+	var k ParkedStatus
+	if err := s.each(ctx, sqlStatusParked, []any{ParkedCounted},
+		[]any{&name, &k.Retrying, &k.Blocked, &k.Dead, &k.Exact, &k.OldestSeconds}, func() {
+			if i, ok := index[name]; ok {
+				list[i].Parked = k
+			}
+		}); err != nil {
 		return nil, at, err
 	}
 	var g backlogPart

@@ -82,6 +82,26 @@ func TestStatusShowsPendingTakeover(t *testing.T) {
 	require.Equal(t, 64, st.Pipelines[0].Unowned)
 }
 
+// Parked events are counted, and keep the pipeline from being dropped.
+func TestStatusCountsParked(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	db.exec(t, `INSERT INTO outbox.pipeline (name) VALUES ('test'), ('other')`)
+	require.True(t, backlog(t, db).Parked.Exact)
+	db.exec(t, `INSERT INTO outbox.parked (pipeline, event_id, topic, destination, key, type, source, time, state, blocks, parked_at)
+SELECT 'test', outbox.uuid_v7(), 't', 't', g::text, 'x', '/', now(), (ARRAY['dead', 'blocked', 'retrying', 'discarded', 'dead'])[1 + g % 5], false, now() - interval '1 hour'
+FROM generate_series(1, 50) g`)
+	p := backlog(t, db).Parked
+	require.InDelta(t, 3600, p.OldestSeconds, 60)
+	p.OldestSeconds = 0
+	require.Equal(t, ParkedStatus{Dead: 20, Blocked: 10, Retrying: 10, Exact: true}, p)
+
+	require.ErrorIs(t, DropPipeline(t.Context(), db.relay, "", "test", DropOptions{}), ErrPipelineParked)
+	require.NoError(t, DropPipeline(t.Context(), db.relay, "", "other", DropOptions{}))
+	require.NoError(t, DropPipeline(t.Context(), db.relay, "", "test", DropOptions{Force: true}))
+	require.Zero(t, scan[int](t, db.admin, `SELECT count(*) FROM outbox.parked`))
+}
+
 // What the backlog counts is exactly what a relay would publish: events that
 // committed late and the rest of a batch included.
 func TestBacklogIsWhatIsNotPassed(t *testing.T) {

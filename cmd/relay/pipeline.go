@@ -82,7 +82,9 @@ func newPipelineDrop() *cobra.Command {
 		Long: `Forget a pipeline and its position. What it has not published it never will, and
 events are no longer kept for it. Take it out of every relay's configuration first:
 a relay that starts with it registers it anew. While a live relay holds the pipeline
-drop refuses; --force takes it away from that relay, which then stops publishing it.`,
+drop refuses; --force takes it away from that relay, which then stops publishing it.
+It also refuses while events of the pipeline are parked: redrive or discard them, or
+lose them with --force.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !yes {
@@ -100,6 +102,6 @@ drop refuses; --force takes it away from that relay, which then stops publishing
 	cmd.Flags().StringVarP(&path, "config", "c", "relay.yaml", "configuration `file`")
 	databaseFlag(cmd, &database)
 	cmd.Flags().BoolVar(&yes, "yes", false, "really do it")
-	cmd.Flags().BoolVar(&force, "force", false, "even if a live relay holds it")
+	cmd.Flags().BoolVar(&force, "force", false, "even if a live relay holds it or events are parked")
 	return cmd
 }

@@ -116,7 +116,7 @@ func newTable(columns ...any) table.Writer {
 }
 
 func pipelineTable(list []relay.PipelineStatus) string {
-	t := newTable("pipeline", "backlog", "oldest unsent", "position stored", "shards", "owners")
+	t := newTable("pipeline", "backlog", "oldest unsent", "parked", "position stored", "shards", "owners")
 	for _, p := range list {
 		backlog := fmt.Sprint(p.Backlog)
 		if !p.BacklogExact {
@@ -134,11 +134,22 @@ func pipelineTable(list []relay.PipelineStatus) string {
 			owners = append(owners, text)
 		}
 		t.AppendRow(table.Row{
-			p.Name, backlog, age(p.OldestUnsentSeconds), age(p.PositionAgeSeconds) + " ago",
+			p.Name, backlog, age(p.OldestUnsentSeconds), parkedText(p.Parked), age(p.PositionAgeSeconds) + " ago",
 			fmt.Sprintf("%d of %d", owned, owned+p.Unowned), strings.Join(owners, "\n"),
 		})
 	}
 	return t.Render()
+}
+
+func parkedText(p relay.ParkedStatus) string {
+	if p.Retrying+p.Blocked+p.Dead == 0 {
+		return "-"
+	}
+	text := fmt.Sprintf("%d dead, %d retrying, %d blocked", p.Dead, p.Retrying, p.Blocked)
+	if !p.Exact {
+		text = "at least " + text
+	}
+	return text
 }
 
 func instanceTable(list []relay.InstanceStatus) string {
