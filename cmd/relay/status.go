@@ -134,14 +134,14 @@ func pipelineTable(list []relay.PipelineStatus) string {
 			owners = append(owners, text)
 		}
 		t.AppendRow(table.Row{
-			p.Name, backlog, age(p.OldestUnsentSeconds), parkedText(p.Parked), age(p.PositionAgeSeconds) + " ago",
+			p.Name, backlog, age(p.OldestUnsentSeconds), parkedCounts(p.Parked), age(p.PositionAgeSeconds) + " ago",
 			fmt.Sprintf("%d of %d", owned, owned+p.Unowned), strings.Join(owners, "\n"),
 		})
 	}
 	return t.Render()
 }
 
-func parkedText(p relay.ParkedStatus) string {
+func parkedCounts(p relay.ParkedStatus) string {
 	if p.Retrying+p.Blocked+p.Dead == 0 {
 		return "-"
 	}
