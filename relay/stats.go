@@ -75,7 +75,7 @@ func (p *parking) circuits() (broker string, topics map[string]string) {
 type pipelineStats struct {
 	mu     sync.Mutex
 	s      PipelineStats
-	rate   rate
+	rate   throughput
 	oldest time.Time // of the page that is being published; zero = none
 }
 

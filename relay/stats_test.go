@@ -11,9 +11,9 @@ import (
 	"github.com/outboxkit/outboxkit/brokers"
 )
 
-func TestRate(t *testing.T) {
+func TestThroughput(t *testing.T) {
 	t.Parallel()
-	var r rate
+	var r throughput
 	at := func(s int64) time.Time { return time.Unix(1_000_000+s, 0) }
 	require.Zero(t, r.perSecond(at(0)))
 	r.add(at(0), 10)

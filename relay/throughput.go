@@ -2,11 +2,11 @@ package relay
 
 import "time"
 
-// rateSeconds is how far back a rate looks.
+// rateSeconds is how far back a throughput looks.
 const rateSeconds = 10
 
-// rate counts in whole seconds.
-type rate struct {
+// throughput counts in whole seconds.
+type throughput struct {
 	first   int64 // the second of the first count
 	buckets [rateSeconds + 1]struct {
 		second int64
@@ -14,7 +14,7 @@ type rate struct {
 	}
 }
 
-func (r *rate) add(now time.Time, n int) {
+func (r *throughput) add(now time.Time, n int) {
 	second := now.Unix()
 	if r.first == 0 {
 		r.first = second
@@ -27,7 +27,7 @@ func (r *rate) add(now time.Time, n int) {
 }
 
 // perSecond is the mean of the last seconds that are over, since the first count.
-func (r *rate) perSecond(now time.Time) float64 {
+func (r *throughput) perSecond(now time.Time) float64 {
 	second, sum := now.Unix(), 0
 	over := min(second-r.first, rateSeconds)
 	if r.first == 0 || over <= 0 {
