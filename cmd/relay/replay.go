@@ -1,0 +1,253 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/outboxkit/outboxkit/relay"
+)
+
+type replayFlags struct {
+	path, database string
+	pipeline, to   string
+	from, until    string
+	list, json     bool
+	cfg            relay.ReplayConfig
+}
+
+func newReplay() *cobra.Command {
+	f := &replayFlags{}
+	cmd := &cobra.Command{
+		Use:   "replay --config relay.yaml --pipeline NAME --reason TEXT",
+		Short: "Publish retained events again",
+		Long: `Publish retained events again, in order per key and slowly, to where a pipeline
+publishes or, with --to, to where another one does. Every message carries the header
+"replayid". Consumers with an inbox swallow what they have handled; a new consumer
+handles everything. Relays may run meanwhile.
+
+What the destination's pipeline has not published yet, or has parked or discarded, is
+left out: it would overtake earlier events of its key.
+
+How far it has come is stored in the database (--list). After Ctrl-C, a crash or a
+failure that you have mended, go on with --resume; the last few events may go out
+again. If events are truncated before the replay comes to them it ends and says which;
+look with --dry-run first, and at the retention.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return onDatabase(cmd, f.path, f.database, func(pool *pgxpool.Pool, c config) error {
+				if f.list {
+					return f.printList(cmd, pool, c)
+				}
+				return f.replay(cmd, pool, c)
+			})
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVarP(&f.path, "config", "c", "relay.yaml", "configuration `file`")
+	databaseFlag(cmd, &f.database)
+	flags.StringVar(&f.pipeline, "pipeline", "", "`name` of the pipeline whose events are published again")
+	flags.StringVar(&f.to, "to", "", "`name` of the pipeline to whose destination they go (default: the same)")
+	flags.StringVar(&f.from, "from", "", "only events written since this `time`: RFC 3339, or an age such as 2h")
+	flags.StringVar(&f.until, "until", "", "only events written before this `time`")
+	flags.StringArrayVar(&f.cfg.Where.Keys, "key", nil, "only this key; may be repeated")
+	flags.StringArrayVar(&f.cfg.Where.Types, "type", nil, "only this event type; may be repeated")
+	flags.StringArrayVar(&f.cfg.Where.Topics, "topic", nil, "only this topic, as written by the service; may be repeated")
+	flags.IntVar(&f.cfg.Rate, "rate", 500, "at most so many events a second")
+	flags.StringVar(&f.cfg.Reason, "reason", "", "why; required")
+	flags.StringVar(&f.cfg.RequestedBy, "by", whoami(), "who")
+	flags.BoolVar(&f.cfg.DryRun, "dry-run", false, "count by topic and type, publish nothing")
+	flags.StringVar(&f.cfg.Resume, "resume", "", "go on with the replay of this `id`")
+	flags.BoolVar(&f.list, "list", false, "list replays, newest first")
+	flags.BoolVar(&f.json, "json", false, "print JSON, one object a line")
+	return cmd
+}
+
+func (f *replayFlags) replay(cmd *cobra.Command, pool *pgxpool.Pool, c config) (err error) {
+	ctx, cfg := cmd.Context(), f.cfg
+	if cfg.Where.From, err = moment("from", f.from); err != nil {
+		return err
+	}
+	if cfg.Where.Until, err = moment("until", f.until); err != nil {
+		return err
+	}
+	if cfg.Rate <= 0 {
+		return fmt.Errorf("--rate %d is not positive: events a second", cfg.Rate)
+	}
+	if cfg.Resume != "" {
+		if err := f.stored(ctx, pool, c); err != nil {
+			return err
+		}
+	}
+	switch {
+	case f.pipeline == "":
+		return errors.New("--pipeline is empty: name the pipeline whose events are published again")
+	case cfg.Reason == "" && cfg.Resume == "" && !cfg.DryRun:
+		return errors.New("--reason is empty: say why, it is recorded")
+	}
+	cfg.Schema, cfg.Logger = c.Database.Schema, c.Log.logger()
+	a := newAdapters(cfg.Logger)
+	defer func() { err = errors.Join(err, a.Close()) }()
+	rc, err := c.relay(a, cfg.Logger)
+	if err != nil {
+		return err
+	}
+	from, err := pipelineNamed(rc.Pipelines, "--pipeline", f.pipeline)
+	if err != nil {
+		return err
+	}
+	cfg.Pipeline = *from
+	if f.to != "" {
+		if cfg.To, err = pipelineNamed(rc.Pipelines, "--to", f.to); err != nil {
+			return err
+		}
+	}
+	p := &replayPrinter{out: cmd.OutOrStdout(), json: f.json, live: !f.json && terminal(cmd.OutOrStdout())}
+	cfg.Progress = p.progress
+	got, err := relay.Replay(ctx, pool, cfg)
+	return errors.Join(err, p.end(cfg, got, err))
+}
+
+// stored finds out what the replay to be resumed publishes where.
+func (f *replayFlags) stored(ctx context.Context, pool *pgxpool.Pool, c config) error {
+	list, err := relay.Replays(ctx, pool, c.Database.Schema)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(list, func(r relay.ReplayInfo) bool { return r.ID == f.cfg.Resume })
+	if i < 0 {
+		return fmt.Errorf("--resume %q: %w: see relay replay --list", f.cfg.Resume, relay.ErrNoReplay)
+	}
+	f.pipeline, f.to = list[i].Pipeline, list[i].Destination
+	return nil
+}
+
+func pipelineNamed(list []relay.Pipeline, flag, name string) (*relay.Pipeline, error) {
+	var names []string
+	for i := range list {
+		if list[i].Name == name {
+			return &list[i], nil
+		}
+		names = append(names, list[i].Name)
+	}
+	return nil, fmt.Errorf("%s %q is not a pipeline of the configuration: it has %q", flag, name, names)
+}
+
+func terminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd())) //nolint:gosec // a file descriptor
+}
+
+// replayPrinter prints progress: on a terminal one line that changes, elsewhere a
+// line now and then.
+type replayPrinter struct {
+	out  io.Writer
+	json bool
+	live bool
+	last time.Time
+}
+
+const plainEvery = 10 * time.Second
+
+func (p *replayPrinter) progress(r relay.ReplayProgress) {
+	switch {
+	case p.json:
+		_ = json.NewEncoder(p.out).Encode(r)
+	case p.live:
+		_, _ = fmt.Fprintf(p.out, "\r\x1b[K%s", progressText(r))
+	case time.Since(p.last) >= plainEvery:
+		p.last = time.Now()
+		_, _ = fmt.Fprintln(p.out, progressText(r))
+	}
+}
+
+func progressText(r relay.ReplayProgress) string {
+	text := fmt.Sprintf("%d events published, %.0f a second, %.0f %% of the log", r.Published, r.Rate, 100*r.Part)
+	if r.Remaining > 0 {
+		text += fmt.Sprintf(", about %s to go", r.Remaining.Round(time.Second))
+	}
+	if r.Error != "" {
+		text += ", waiting: " + shorten(printable(r.Error), 60)
+	}
+	return text
+}
+
+func (p *replayPrinter) end(cfg relay.ReplayConfig, got relay.ReplayResult, failed error) error {
+	if p.json {
+		if failed != nil && got.ID == "" {
+			return nil
+		}
+		return json.NewEncoder(p.out).Encode(got)
+	}
+	if p.live {
+		_, _ = fmt.Fprintln(p.out)
+	}
+	switch {
+	case failed == nil && cfg.DryRun:
+		return p.counts(cfg, got)
+	case failed == nil:
+		_, err := fmt.Fprintf(p.out, "replay %s done: %d events published\n", got.ID, got.Published)
+		return err
+	case got.ID == "" || errors.Is(failed, relay.ErrTruncated) || errors.Is(failed, relay.ErrReplayEnded) || errors.Is(failed, relay.ErrReplayTaken):
+		return nil
+	}
+	_, err := fmt.Fprintf(p.out, "stopped after %d events; go on with: relay replay --resume %s\n", got.Published, got.ID)
+	return err
+}
+
+func (p *replayPrinter) counts(cfg relay.ReplayConfig, got relay.ReplayResult) error {
+	t := newTable("topic", "type", "events")
+	var all int64
+	for _, c := range got.Counts {
+		t.AppendRow(table.Row{printable(c.Topic), printable(c.Type), c.Events})
+		all += c.Events
+	}
+	text := fmt.Sprintf("%d events would be published, in about %s", all, (time.Duration(all) * time.Second / time.Duration(cfg.Rate)).Round(time.Second))
+	if len(got.Counts) > 0 {
+		text = t.Render() + "\n" + text
+	}
+	if !got.Oldest.IsZero() {
+		text += "\nthe oldest event that is retained was written at " + got.Oldest.UTC().Format(time.RFC3339)
+	}
+	_, err := fmt.Fprintln(p.out, text)
+	return err
+}
+
+func (f *replayFlags) printList(cmd *cobra.Command, pool *pgxpool.Pool, c config) error {
+	list, err := relay.Replays(cmd.Context(), pool, c.Database.Schema)
+	if err != nil {
+		return err
+	}
+	if f.json {
+		out := json.NewEncoder(cmd.OutOrStdout())
+		for _, r := range list {
+			if err := out.Encode(r); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	t := newTable("id", "pipeline", "to", "state", "events", "%", "updated", "by", "reason", "error")
+	for _, r := range list {
+		t.AppendRow(table.Row{
+			r.ID, printable(r.Pipeline), printable(r.Destination), r.State, r.Published, fmt.Sprintf("%.0f", 100*r.Part),
+			r.UpdatedAt.UTC().Format(time.RFC3339), printable(r.RequestedBy), shorten(printable(r.Reason), 40), shorten(printable(r.Error), 60),
+		})
+	}
+	text := "no replays"
+	if len(list) > 0 {
+		text = t.Render()
+	}
+	_, err = fmt.Fprintln(cmd.OutOrStdout(), text)
+	return err
+}
