@@ -61,7 +61,7 @@ func runChild(ctx context.Context, url, file string) error {
 		return err
 	}
 	defer broker.Close()
-	cfg := config(broker)
+	cfg := config(flakyBroker{broker})
 	if cfg.Lease, err = time.ParseDuration(os.Getenv(childTerm)); err != nil {
 		return err
 	}
@@ -73,6 +73,9 @@ func runChild(ctx context.Context, url, file string) error {
 	r.tune.pageRows = childPage
 	r.tune.flushEvery = 50 * time.Millisecond
 	r.tune.standby = 20 * time.Millisecond
+	r.tune.park.topicTrip, r.tune.park.every = 1, 10*time.Millisecond
+	r.tune.park.base, r.tune.park.max, r.tune.park.attempts = 10*time.Millisecond, 40*time.Millisecond, 1000
+	r.tune.badMax = 100 * time.Millisecond
 	return r.Run(ctx)
 }
 
