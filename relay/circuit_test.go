@@ -143,6 +143,7 @@ func TestDeadBrokerCostsATrickle(t *testing.T) {
 		require.Equal(t, 1, size, "single probes")
 	}
 	mu.Unlock()
+	eventually(t, func() bool { return r.Stats().Pipelines[0].Circuit == "open" }, "seen")
 	began, n := time.Now(), calls()
 	require.Never(t, func() bool { return calls() > n+40 }, time.Second, tick, "a trickle")
 	t.Logf("%d probes in %v", calls()-n, time.Since(began))
@@ -150,6 +151,7 @@ func TestDeadBrokerCostsATrickle(t *testing.T) {
 	away.Store(false)
 	eventually(t, func() bool { return len(p.messages()) == 500 }, "recovered")
 	require.Equal(t, want, p.payloads())
+	require.NotEqual(t, "open", r.Stats().Pipelines[0].Circuit)
 	mu.Lock()
 	defer mu.Unlock()
 	require.Equal(t, []int{1, 4, 16, 64, 256}, up[:5], "gradual")
@@ -191,6 +193,8 @@ func TestFailuresAreContained(t *testing.T) {
 	}
 	eventually(t, func() bool { return len(healthy.Log("good")) == 2*each+3 && r.caughtUp() }, "all that can go")
 	require.Empty(t, healthy.Log("bad"))
+	eventually(t, func() bool { return r.Stats().Pipelines[0].TopicCircuits["bad"] == "open" }, "seen")
+	require.Equal(t, "closed", r.Stats().Pipelines[0].Circuit)
 	require.Equal(t, 0, scan[int](t, db.admin, `SELECT count(*) FROM outbox.parked WHERE pipeline = 'dead'`))
 	require.Equal(t, each+each-3, scan[int](t, db.admin, `SELECT count(*) FROM outbox.parked`))
 

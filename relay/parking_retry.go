@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -23,6 +22,9 @@ func (s *session) retryParked(ctx context.Context) {
 			return
 		}
 		wait = s.r.tune.park.every
+		if looks%200 == 0 {
+			s.sweepDiscarded(ctx)
+		}
 		any, loaded := s.parking.known()
 		if !any {
 			continue
@@ -333,8 +335,17 @@ func (s *session) fence(ctx context.Context, tx pgx.Tx, shards []int16, epochs [
 	return nil
 }
 
+// sweepDiscarded deletes discarded events that are older than the retention.
+func (s *session) sweepDiscarded(ctx context.Context) {
+	op, cancel := s.r.op(ctx)
+	defer cancel()
+	if _, err := s.r.pool.Exec(op, s.r.q.sweepDiscarded, s.r.cfg.Retention.Milliseconds()); err != nil && ctx.Err() == nil {
+		s.log.Warn("relay: deleting old discarded events failed", "error", err)
+	}
+}
+
 // sweepParked looks after what no attempt touches: events that waited too long for
-// their topic, discarded ones that are old, and whether anything is left at all.
+// their topic, and whether anything is left at all.
 func (s *session) sweepParked(ctx context.Context) error {
 	op, cancel := s.r.op(ctx)
 	defer cancel()
@@ -342,9 +353,6 @@ func (s *session) sweepParked(ctx context.Context) error {
 		if _, err := s.r.pool.Exec(op, s.r.q.expireParked, s.name, shut, s.progress.staying(), s.r.tune.park.age.Milliseconds()); err != nil {
 			return fmt.Errorf("expire parked events: %w", err)
 		}
-	}
-	if _, err := s.r.pool.Exec(op, s.r.q.sweepDiscarded, (s.r.cfg.Retention + time.Hour).Milliseconds()); err != nil {
-		return fmt.Errorf("delete old discarded events: %w", err)
 	}
 	p := s.parking
 	p.storing.Lock()

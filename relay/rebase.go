@@ -67,8 +67,8 @@ FROM {s}.pipeline, (SELECT pg_current_xact_id()::text AS x) c`,
 	`DELETE FROM {s}.instance`,
 	`UPDATE {s}.lease SET owner = '', epoch = epoch + 1`,
 	`TRUNCATE {s}.incarnation`,
-	// Shards may be computed anew here too.
-	`UPDATE {s}.parked SET pipeline = pipeline`,
+	// A generated column is computed anew only if one that it rests on is set.
+	`UPDATE {s}.parked SET key = key`,
 	`UPDATE {s}.replay SET state = 'done', error = 'ended by relay rebase' WHERE state IN ('running', 'stopped')`,
 	`UPDATE {s}.meta SET system_identifier = c.system_identifier, database_oid = d.oid
 FROM pg_control_system() c, pg_database d WHERE d.datname = current_database()`,

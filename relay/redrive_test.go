@@ -204,3 +204,22 @@ func redriven(t *testing.T, db *database, tune func(*Relay)) []string {
 	}
 	return h.violations(want, false)
 }
+
+// Discarded events are kept for the retention.
+func TestDiscardedEventsAreDeletedInTheEnd(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	p := badUntil(new(atomic.Bool))
+	stop := running(t, parkingRelay(t, db, config(p)))
+	db.write(t, "k", "bad old")
+	db.write(t, "l", "bad young")
+	eventually(t, func() bool { return scan[int](t, db.admin, `SELECT count(*) FROM outbox.parked`) == 2 }, "parked")
+	require.NoError(t, stop())
+	for _, key := range []string{"k", "l"} {
+		_, err := Discard(t.Context(), db.relay, "", ParkedFilter{Key: key}, why)
+		require.NoError(t, err)
+	}
+	db.exec(t, `UPDATE outbox.parked_action SET at = at - interval '80 hours' WHERE n = 1`)
+	running(t, parkingRelay(t, db, config(p)))
+	eventually(t, func() bool { return db.parkedStates(t) == "bad young discarded" }, "deleted")
+}

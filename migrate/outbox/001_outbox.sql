@@ -157,6 +157,7 @@ CREATE TABLE {{.schema}}.parked (
 );
 CREATE UNIQUE INDEX parked_event_idx ON {{.schema}}.parked (pipeline, event_id, source) WHERE state <> 'discarded';
 CREATE INDEX parked_lane_idx ON {{.schema}}.parked (pipeline, destination, key, n) WHERE blocks;
+CREATE INDEX parked_action_idx ON {{.schema}}.parked (action) WHERE state = 'discarded';
 CREATE INDEX parked_due_idx ON {{.schema}}.parked (pipeline, destination, next_attempt_at) WHERE state = 'retrying';
 
 -- Who redrove or discarded what, and why.
