@@ -110,7 +110,7 @@ func (r *replayer) run(ctx context.Context) error {
 			return errors.Join(err, r.finish(ctx, replayTruncated, err.Error()))
 		case errors.As(err, &bad), misuse(err):
 			return errors.Join(err, r.finish(ctx, replayStopped, err.Error()))
-		case errors.Is(err, ErrReplayTaken), errors.Is(err, ErrNoReplay):
+		case errors.Is(err, ErrReplayTaken):
 			return err
 		}
 		r.cfg.Logger.Warn("replay: trying again", "replay", r.id, "reason", err)
@@ -118,7 +118,11 @@ func (r *replayer) run(ctx context.Context) error {
 		sleep(ctx, pause.NextBackOff())
 		if errors.Is(err, errIncarnation) {
 			// What is stored has survived, what is in memory may not have.
-			if err := r.reload(ctx); err != nil {
+			err := r.reload(ctx)
+			if errors.Is(err, ErrReplayTaken) || errors.Is(err, ErrNoReplay) {
+				return err
+			}
+			if err != nil {
 				r.cfg.Logger.Warn("replay: trying again", "replay", r.id, "reason", err)
 			}
 		}

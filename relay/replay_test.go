@@ -434,3 +434,20 @@ func TestReplayConfigNamesTheField(t *testing.T) {
 		require.ErrorContains(t, err, field)
 	}
 }
+
+// A pipeline in the middle of a batch has passed the part before the cursor.
+func TestReplayOfABatchUnderWay(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	db.exec(t, `INSERT INTO outbox.pipeline (name) VALUES ('test')`)
+	for i := range 4 {
+		db.write(t, "k", fmt.Sprint(i))
+	}
+	db.exec(t, `INSERT INTO outbox.position (pipeline, shards, owner, s, h, b, s2, h2, b2, c)
+SELECT 'test', array_agg(g::smallint), '', '3:3:', 0, '3', pg_current_snapshot(), (SELECT max(id) FROM outbox.event),
+  pg_snapshot_xmax(pg_current_snapshot()), (SELECT min(id) + 1 FROM outbox.event) FROM generate_series(0, 63) g`)
+	p := &recorder{}
+	_, err := Replay(t.Context(), db.relay, replayTo(t, p))
+	require.NoError(t, err)
+	require.Equal(t, []string{"0", "1"}, p.payloads())
+}
