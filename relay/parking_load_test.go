@@ -130,6 +130,8 @@ func TestSIGKILLWhileParking(t *testing.T) {
 	}
 	c := startChild(t, db, file)
 	eventually(t, func() bool { return readFile(t, file).missing(want) == 0 }, "all published")
+	// All may have been published before c was: it must have joined to hear SIGTERM.
+	eventually(t, func() bool { return scan[int64](t, db.admin, `SELECT count(*) FROM outbox.instance`) > 0 }, "joined")
 	c.signal(t, syscall.SIGTERM)
 	require.NoError(t, c.cmd.Wait(), c.out.String())
 	require.Empty(t, readFile(t, file).violations(want, false))
