@@ -75,7 +75,7 @@ func wanted() (kinds, objects, privileges []string) {
 	add("S", "slot_seq", "SELECT", "UPDATE")
 	add("T", "schema", "SELECT")
 	add("T", "meta", "SELECT")
-	add("T", "pipeline", "SELECT", "INSERT")
+	add("T", "pipeline", "SELECT", "INSERT", "UPDATE")
 	add("T", "instance", "SELECT", "INSERT", "UPDATE", "DELETE")
 	add("T", "lease", "SELECT", "INSERT", "UPDATE")
 	add("T", "position", "SELECT", "INSERT", "DELETE")

@@ -47,12 +47,14 @@ type Pipeline struct {
 	// Wire frames payloads that have a schema. Default: nil, bare bytes.
 	Wire event.WireFormat
 	// Filter chooses the events that are published; the position passes over the
-	// others for good, so a filter that is widened later finds only what comes
-	// then. Default: every event.
+	// others for good. It is stored when the pipeline is registered, and another one
+	// is refused with a [FilterError]; see [ChangeFilter]. Default: every event.
 	Filter Filter
 	// Topic maps an event's topic to the one at the broker. The order of a key holds
 	// across topics that are mapped to one. It must always return the same for the
-	// same topic and may be called concurrently; "" leaves a topic as it is.
+	// same topic and may be called concurrently; "" leaves a topic as it is. It is not
+	// stored: while relays with different mappings share a pipeline, as in a rolling
+	// deployment, an event goes where the relay that publishes it sends it.
 	// Default: nil, topics as they are.
 	Topic func(topic string) string
 	// Start says where the pipeline begins when its name is first registered in the

@@ -56,7 +56,7 @@ func (e *engine) run(ctx context.Context, t *tenure) {
 			return
 		}
 		e.stats.failed(err)
-		if errors.Is(err, errIncarnation) || misuse(err) {
+		if errors.Is(err, errIncarnation) || misuse(err) || fatal(err) {
 			t.end(err)
 			return
 		}

@@ -50,7 +50,8 @@ var (
 
 // fatal tells whether Run should give up: nothing but a person can help.
 func fatal(err error) bool {
-	return errors.Is(err, ErrForeignCluster) || errors.Is(err, ErrNotMigrated) || errors.Is(err, ErrMissingGrant)
+	return errors.Is(err, ErrForeignCluster) || errors.Is(err, ErrNotMigrated) || errors.Is(err, ErrMissingGrant) ||
+		errors.Is(err, ErrFilterChanged)
 }
 
 // misuse tells whether the database refused a statement itself (a missing right,

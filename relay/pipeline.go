@@ -13,9 +13,9 @@ import (
 type Filter struct {
 	// Topics are the topics as written by the service, before Pipeline.Topic.
 	// Default: all.
-	Topics []string
+	Topics []string `json:"topics,omitempty"`
 	// Types are event types. Default: all.
-	Types []string
+	Types []string `json:"types,omitempty"`
 }
 
 func (f Filter) all() bool { return len(f.Topics) == 0 && len(f.Types) == 0 }

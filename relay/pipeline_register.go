@@ -9,12 +9,11 @@ import (
 
 // Registration.
 const (
-	sqlRegistered = `SELECT EXISTS (SELECT FROM {s}.pipeline WHERE name = $1)`
 	// No slot is truncated while this is held, and a truncation asks for its lock
 	// with NOWAIT: between the look at a position and the commit that stores it
 	// nothing behind it can go away.
 	sqlRegisterLock   = `LOCK TABLE {s}.event IN ACCESS SHARE MODE`
-	sqlRegister       = `INSERT INTO {s}.pipeline (name) VALUES ($1) ON CONFLICT DO NOTHING`
+	sqlRegister       = `INSERT INTO {s}.pipeline (name, filter) VALUES ($1, $2::jsonb) ON CONFLICT DO NOTHING`
 	sqlRegisterLeases = `INSERT INTO {s}.lease (pipeline, shard) SELECT $1, g FROM generate_series(0, $2::int - 1) g`
 	sqlRegisterStart  = `INSERT INTO {s}.position (pipeline, shards, owner, s, h, b)
 SELECT $1, array_agg(g::smallint), '', $3::text::pg_snapshot, $4::bigint, $5::text::xid8 FROM generate_series(0, $2::int - 1) g`
@@ -32,8 +31,7 @@ SELECT $1, l.shards, '', p.s, p.h, p.b, p.s2, p.h2, p.b2, p.c FROM (
 // first probe: from here on nothing is truncated that it has not passed.
 func (e *engine) register(ctx context.Context, t *tenure) error {
 	return e.inTx(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		var known bool
-		if err := tx.QueryRow(ctx, e.r.q.registered, e.name).Scan(&known); err != nil || known {
+		if known, err := e.known(ctx, tx, e.r.q.filterShare); err != nil || known {
 			return err
 		}
 		if _, err := tx.Exec(ctx, e.r.q.registerLock); err != nil {
@@ -49,9 +47,13 @@ func (e *engine) register(ctx context.Context, t *tenure) error {
 			}
 			at = pr.position()
 		}
-		tag, err := tx.Exec(ctx, e.r.q.register, e.name)
-		if err != nil || tag.RowsAffected() == 0 {
-			return err // somebody was quicker: leases and positions came with it
+		tag, err := tx.Exec(ctx, e.r.q.register, e.name, e.Filter.text())
+		if err != nil {
+			return err
+		}
+		if tag.RowsAffected() == 0 { // somebody was quicker: leases and positions came with it
+			_, err := e.known(ctx, tx, e.r.q.filterShare)
+			return err
 		}
 		if _, err := tx.Exec(ctx, e.r.q.registerLeases, e.name, shardCount); err != nil {
 			return err

@@ -46,7 +46,8 @@ func New(pool *pgxpool.Pool, cfg Config) (*Relay, error) {
 // resolve for up to Config.DrainTimeout, stores the positions, gives up the
 // leases and returns nil. Several instances share the work: each holds an equal
 // share of the shards of every pipeline that it runs. It outlives outages of database and brokers; it returns an error only when a person has to
-// decide: [ErrNotMigrated], a [GrantError], [ErrForeignCluster], [ErrRunning].
+// decide: [ErrNotMigrated], a [GrantError], a [FilterError], [ErrForeignCluster],
+// [ErrRunning].
 func (r *Relay) Run(ctx context.Context) error {
 	if !r.running.CompareAndSwap(false, true) {
 		return ErrRunning
@@ -138,6 +139,9 @@ func (r *Relay) begin(ctx context.Context) (*tenure, error) {
 		return nil, err
 	}
 	if err := r.identify(ctx); err != nil {
+		return nil, err
+	}
+	if err := r.checkFilters(ctx); err != nil {
 		return nil, err
 	}
 	return r.join(ctx, token)

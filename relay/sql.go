@@ -16,7 +16,8 @@ type queries struct {
 	identity, ahead                                 string
 	version, grants                                 string
 	join, beat, retire, leave                       string
-	registered, registerLock, register              string
+	filter, filterShare                             string
+	registerLock, register                          string
 	registerLeases, registerStart                   string
 	registerCopy, registerCopied                    string
 	look, expire, lockFree, take, release           string
@@ -184,7 +185,8 @@ func newQueries(schema string) queries {
 		beat:           in(sqlBeat),
 		retire:         in(sqlRetire),
 		leave:          in(sqlLeave),
-		registered:     in(sqlRegistered),
+		filter:         in(sqlFilter),
+		filterShare:    in(sqlFilterShare),
 		registerLock:   in(sqlRegisterLock),
 		registerCopy:   in(sqlRegisterCopy),
 		registerCopied: in(sqlRegisterCopied),

@@ -25,6 +25,8 @@ type Status struct {
 type PipelineStatus struct {
 	Name      string    `json:"name"`
 	CreatedAt time.Time `json:"created_at"`
+	// Filter is what it publishes.
+	Filter Filter `json:"filter"`
 	// Backlog is the number of committed events that the stored position has not
 	// passed. Up to about [BacklogCounted] they are counted; beyond that the number
 	// comes from the distance of ids and BacklogExact is false. A relay stores its
@@ -98,7 +100,7 @@ const BacklogCounted = 10_000
 const ParkedCounted = 100_000
 
 const (
-	sqlStatusPipelines = `SELECT p.name, p.created_at FROM {s}.pipeline p ORDER BY p.name`
+	sqlStatusPipelines = `SELECT p.name, p.created_at, p.filter FROM {s}.pipeline p ORDER BY p.name`
 	sqlStatusOwners    = `SELECT l.pipeline, l.owner, count(*)::int, coalesce(bool_or(i.expires_at > clock_timestamp()), false)
 FROM {s}.lease l LEFT JOIN {s}.instance i ON i.name = l.owner GROUP BY l.pipeline, l.owner ORDER BY l.pipeline, l.owner`
 	sqlStatusParked = `SELECT p.name, count(*) FILTER (WHERE state = 'retrying'), count(*) FILTER (WHERE state = 'blocked'),
@@ -209,9 +211,9 @@ func (s statusReader) pipelines(ctx context.Context) (list []PipelineStatus, at 
 	}
 	index := map[string]int{}
 	var p PipelineStatus
-	if err := s.each(ctx, sqlStatusPipelines, nil, []any{&p.Name, &p.CreatedAt}, func() {
+	if err := s.each(ctx, sqlStatusPipelines, nil, []any{&p.Name, &p.CreatedAt, &p.Filter}, func() {
 		index[p.Name] = len(list)
-		list = append(list, PipelineStatus{Name: p.Name, CreatedAt: p.CreatedAt, BacklogExact: true, Parked: ParkedStatus{Exact: true}, Owners: []Owner{}})
+		list = append(list, PipelineStatus{Name: p.Name, CreatedAt: p.CreatedAt, Filter: p.Filter, BacklogExact: true, Parked: ParkedStatus{Exact: true}, Owners: []Owner{}})
 	}); err != nil {
 		return nil, at, err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/spf13/cobra"
@@ -35,14 +36,14 @@ func onDatabase(cmd *cobra.Command, path, database string, f func(*pgxpool.Pool,
 func newPipeline() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "pipeline",
-		Short: "List the pipelines that a database knows, or drop one",
-		Long: `List the pipelines that a database knows, or drop one.
+		Short: "List the pipelines that a database knows, drop one or change its filter",
+		Long: `List the pipelines that a database knows, drop one or change its filter.
 
 A pipeline is registered in the database when a relay first runs it. It stays there
 when it is taken out of the configuration, and no event is truncated that it has not
 published: drop what is no longer wanted.`,
 	}
-	cmd.AddCommand(newPipelineList(), newPipelineDrop())
+	cmd.AddCommand(newPipelineList(), newPipelineDrop(), newPipelineFilter())
 	return cmd
 }
 
@@ -103,5 +104,36 @@ lose them with --force.`,
 	databaseFlag(cmd, &database)
 	cmd.Flags().BoolVar(&yes, "yes", false, "really do it")
 	cmd.Flags().BoolVar(&force, "force", false, "even if a live relay holds it or events are parked")
+	return cmd
+}
+
+func newPipelineFilter() *cobra.Command {
+	var path, database string
+	cmd := &cobra.Command{
+		Use:   "filter NAME --config relay.yaml",
+		Short: "Store the configuration's filter of a pipeline",
+		Long: `Store the configuration's filter of a pipeline in the database. A relay whose
+filter is another one refuses to run: events that the filter leaves out count as
+passed, so relays with different filters would lose each other's events. Stop every
+relay that runs the pipeline first; while one does, filter refuses. The new filter
+counts from the pipeline's position on: what the old one left out is not published.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return onDatabase(cmd, path, database, func(pool *pgxpool.Pool, c config) error {
+				i := slices.IndexFunc(c.Pipelines, func(p pipelineConfig) bool { return p.Name == args[0] })
+				if i < 0 {
+					return fmt.Errorf("pipeline %q is not in the configuration, which has its new filter", args[0])
+				}
+				f := c.Pipelines[i].filter()
+				if err := relay.ChangeFilter(cmd.Context(), pool, c.Database.Schema, args[0], f); err != nil {
+					return err
+				}
+				_, err := fmt.Fprintf(cmd.OutOrStdout(), "pipeline %s publishes %s\n", args[0], f)
+				return err
+			})
+		},
+	}
+	cmd.Flags().StringVarP(&path, "config", "c", "relay.yaml", "configuration `file`")
+	databaseFlag(cmd, &database)
 	return cmd
 }

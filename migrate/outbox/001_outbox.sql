@@ -84,6 +84,7 @@ CREATE UNLOGGED TABLE {{.schema}}.incarnation (
 -- One row per pipeline; registered before its first probe.
 CREATE TABLE {{.schema}}.pipeline (
   name       text        PRIMARY KEY CONSTRAINT pipeline_name_not_empty CHECK (name <> ''),
+  filter     jsonb       NOT NULL DEFAULT '{}', -- what it publishes: the same in every relay; {} = all
   created_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
