@@ -32,6 +32,7 @@ type spec struct {
 	Record   bool          // remember when each event was acknowledged
 	AckDelay time.Duration // added to each Publish
 	InFlight int           // most events of a Publish with AckDelay; 0 = all
+	Retain   time.Duration // retention; 0 = the default
 	Profile  string        // file for a CPU profile
 }
 
@@ -72,7 +73,7 @@ func runChild(ctx context.Context, text string) error {
 	to := s.publisher()
 	defer func() { _ = to.Close() }()
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	r, err := relay.New(pool, relay.Config{Logger: log, Pipelines: []relay.Pipeline{{Name: "bench", To: to}}})
+	r, err := relay.New(pool, relay.Config{Logger: log, Retention: s.Retain, Pipelines: []relay.Pipeline{{Name: "bench", To: to}}})
 	if err != nil {
 		return err
 	}

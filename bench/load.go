@@ -11,14 +11,21 @@ import (
 // paced writes rate events a second for d, each in a transaction of its own, and
 // returns when each commit came back, in Unix nanoseconds by event id.
 func (d *database) paced(ctx context.Context, topic string, rate int, dur time.Duration) (map[string]int64, error) {
+	committed := map[string]int64{}
+	err := d.pace(ctx, topic, rate, dur, func(id string, at int64, _ time.Duration) { committed[id] = at })
+	return committed, err
+}
+
+// pace is paced with a function that is told of each event: its id, when its commit
+// came back and how long its transaction took. It is called by one writer at a time.
+func (d *database) pace(ctx context.Context, topic string, rate int, dur time.Duration, f func(string, int64, time.Duration)) error {
 	const writers = 5
 	ctx, cancel := context.WithTimeout(ctx, dur+time.Minute)
 	defer cancel()
 	var (
-		mu        sync.Mutex
-		committed = map[string]int64{}
-		errs      []error
-		wg        sync.WaitGroup
+		mu   sync.Mutex
+		errs []error
+		wg   sync.WaitGroup
 	)
 	until := time.Now().Add(dur)
 	for w := range writers {
@@ -26,10 +33,12 @@ func (d *database) paced(ctx context.Context, topic string, rate int, dur time.D
 			tick := time.NewTicker(time.Second * writers / time.Duration(rate))
 			defer tick.Stop()
 			for n := w; time.Now().Before(until) && ctx.Err() == nil; n += writers {
+				began := time.Now()
 				id, now, err := d.write(ctx, topic, n)
+				took := time.Since(began)
 				mu.Lock()
 				if err == nil {
-					committed[id] = now
+					f(id, now, took)
 				} else {
 					errs = append(errs, err)
 				}
@@ -42,7 +51,7 @@ func (d *database) paced(ctx context.Context, topic string, rate int, dur time.D
 		})
 	}
 	wg.Wait()
-	return committed, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
 // write is one event in a transaction of its own, and when its commit came back.

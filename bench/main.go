@@ -44,6 +44,7 @@ func figures() []figure {
 		{"bookkeeping_writes_per_second", bookkeeping},
 		{"writer_with_outbox_vs_without", writerWithOutbox},
 		{"writer_relay_running_vs_not", writerBesideRelay},
+		{"writer_stall_truncation_ms", writerStall},
 		{"drain_rss_mib", drainMemory},
 		{"open_writer_p99_ratio", openWriter},
 		{"scale_two_relays", scaleTwo},

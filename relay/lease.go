@@ -60,7 +60,7 @@ func (t *tenure) heartbeat(ctx context.Context) {
 		}
 		sent := t.r.tune.now()
 		op, cancel := context.WithTimeout(ctx, every)
-		tag, err := t.r.pool.Exec(op, t.r.q.beat, t.name, t.r.cfg.Lease.Milliseconds())
+		tag, err := t.r.pool.Exec(op, t.r.q.beat, t.name, t.r.cfg.Lease.Milliseconds(), t.r.Stats().report())
 		cancel()
 		switch {
 		case ctx.Err() != nil:

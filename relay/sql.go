@@ -118,7 +118,7 @@ LIMIT 1`
 const (
 	// Clock_timestamp, not now: a statement may have waited.
 	sqlJoin   = `INSERT INTO {s}.instance (name, expires_at, pipelines) VALUES ($1, clock_timestamp() + $2::bigint * interval '1 ms', $3::text[])`
-	sqlBeat   = `UPDATE {s}.instance SET expires_at = clock_timestamp() + $2::bigint * interval '1 ms' WHERE name = $1`
+	sqlBeat   = `UPDATE {s}.instance SET expires_at = clock_timestamp() + $2::bigint * interval '1 ms', report = $3::text::jsonb WHERE name = $1`
 	sqlRetire = `UPDATE {s}.instance SET pipelines = '{}' WHERE name = $1`
 	sqlLeave  = `DELETE FROM {s}.instance WHERE name = $1`
 	// The first instances to join hold one shard more if the shares are not equal.

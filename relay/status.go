@@ -47,6 +47,14 @@ type PipelineStatus struct {
 	Parked ParkedStatus `json:"parked"`
 	// Owners are the instances that hold leases, by name.
 	Owners []Owner `json:"owners"`
+	// PublishedPerSecond and Circuits are what live instances said in their last
+	// heartbeat, at most a third of their lease ago: the mean of ten seconds, and the
+	// circuits of the broker and of topics that are not closed.
+	PublishedPerSecond float64         `json:"published_per_second"`
+	Circuits           []CircuitStatus `json:"circuits"`
+	// MoreCircuits is the number of topics' circuits that are not listed: an instance
+	// names ten.
+	MoreCircuits int `json:"more_circuits"`
 	// Unowned is the number of shards that nobody publishes: free, or left behind
 	// by an instance that is silent and waiting to be taken over.
 	Unowned int `json:"unowned"`
@@ -107,6 +115,8 @@ FROM {s}.lease l LEFT JOIN {s}.instance i ON i.name = l.owner GROUP BY l.pipelin
   count(*) FILTER (WHERE state = 'dead'), count(*) < $1::bigint, extract(epoch FROM clock_timestamp() - min(parked_at))::float8
 FROM {s}.pipeline p CROSS JOIN LATERAL (
   SELECT state, parked_at FROM {s}.parked WHERE pipeline = p.name AND state <> 'discarded' LIMIT $1::bigint) e GROUP BY p.name`
+	sqlStatusReports = `SELECT r.key, i.name, r.value FROM {s}.instance i, jsonb_each(i.report) r
+WHERE i.expires_at > clock_timestamp() ORDER BY i.name`
 	sqlStatusInstances = `SELECT name, started_at, extract(epoch FROM clock_timestamp() - started_at)::float8, extract(epoch FROM expires_at - clock_timestamp())::float8, expires_at > clock_timestamp()
 FROM {s}.instance ORDER BY name`
 	sqlStatusSlot = `SELECT {n}, pg_sequence_last_value('{s}.slot_seq') & 7 = {n}, coalesce(b.id - a.id + 1, 0), pg_total_relation_size('{s}.event_{n}'),
@@ -213,7 +223,7 @@ func (s statusReader) pipelines(ctx context.Context) (list []PipelineStatus, at 
 	var p PipelineStatus
 	if err := s.each(ctx, sqlStatusPipelines, nil, []any{&p.Name, &p.CreatedAt, &p.Filter}, func() {
 		index[p.Name] = len(list)
-		list = append(list, PipelineStatus{Name: p.Name, CreatedAt: p.CreatedAt, Filter: p.Filter, BacklogExact: true, Parked: ParkedStatus{Exact: true}, Owners: []Owner{}})
+		list = append(list, PipelineStatus{Name: p.Name, CreatedAt: p.CreatedAt, Filter: p.Filter, BacklogExact: true, Parked: ParkedStatus{Exact: true}, Owners: []Owner{}, Circuits: []CircuitStatus{}})
 	}); err != nil {
 		return nil, at, err
 	}
@@ -222,6 +232,14 @@ func (s statusReader) pipelines(ctx context.Context) (list []PipelineStatus, at 
 	if err := s.each(ctx, sqlStatusOwners, nil, []any{&name, &o.Instance, &o.Shards, &o.Live}, func() {
 		if i, ok := index[name]; ok {
 			list[i].owned(o)
+		}
+	}); err != nil {
+		return nil, at, err
+	}
+	var r pipelineReport
+	if err := s.each(ctx, sqlStatusReports, nil, []any{&name, &o.Instance, &r}, func() {
+		if i, ok := index[name]; ok {
+			list[i].reported(o.Instance, r)
 		}
 	}); err != nil {
 		return nil, at, err

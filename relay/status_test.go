@@ -1,12 +1,17 @@
 package relay
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/outboxkit/outboxkit/brokers"
 )
 
 func status(t *testing.T, db *database) Status {
@@ -180,4 +185,62 @@ func TestStatusWithoutATable(t *testing.T) {
 	_, err = ReadStatus(t.Context(), db.relay, "No-Schema")
 	require.ErrorContains(t, err, "is not a schema name")
 	require.ErrorIs(t, DropPipeline(t.Context(), db.relay, "elsewhere", "x", DropOptions{}), ErrNotMigrated)
+}
+
+// Circuits and rates are in the memory of relays; the status of another process
+// knows them from heartbeats. What is closed is not written at all.
+func TestStatusShowsCircuits(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	var mu sync.Mutex
+	bad := map[string]error{}
+	fail := func(topic string, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		bad[topic] = err
+	}
+	p := &recorder{answer: func(_ context.Context, _ int, msgs []brokers.Message) []error {
+		mu.Lock()
+		defer mu.Unlock()
+		results := make([]error, len(msgs))
+		for i, m := range msgs {
+			results[i] = bad[m.Topic]
+		}
+		return results
+	}}
+	cfg := config(p)
+	cfg.Lease = time.Second // a heartbeat every third of it
+	r := newRelay(t, db.relay, cfg)
+	stop := running(t, r)
+	eventually(t, r.owns, "registered")
+	db.write(t, "k", "1")
+	eventually(t, func() bool { return backlog(t, db).PublishedPerSecond > 0 }, "a rate")
+	require.Empty(t, backlog(t, db).Circuits)
+	require.NotContains(t, scan[string](t, db.admin, `SELECT report::text FROM outbox.instance`), "circuit", "nothing to say")
+
+	for i := range 12 {
+		topic := fmt.Sprintf("bad%02d", i)
+		fail(topic, &brokers.Error{Class: brokers.ClassDestination, Topic: topic, Err: errors.New("no such topic")})
+		db.writeTo(t, topic, "x", "1")
+	}
+	eventually(t, func() bool { return backlog(t, db).MoreCircuits == 2 }, "topics")
+	st := backlog(t, db).Circuits
+	require.Len(t, st, 10)
+	require.Equal(t, "bad03", st[3].Topic)
+	require.NotEqual(t, "closed", st[3].State)
+	require.Contains(t, st[3].Instance, "/")
+
+	fail("t", &brokers.Error{Class: brokers.ClassUnavailable, Err: errors.New("away")})
+	db.write(t, "k", "2")
+	eventually(t, func() bool {
+		list := backlog(t, db).Circuits
+		return len(list) > 0 && list[0].Topic == "" && list[0].State != "closed"
+	}, "the broker")
+	fail("t", nil)
+	eventually(t, func() bool {
+		list := backlog(t, db).Circuits
+		return len(list) > 0 && list[0].Topic != ""
+	}, "the broker is back")
+	require.NoError(t, stop())
+	require.Empty(t, backlog(t, db).Circuits, "nobody runs")
 }

@@ -21,7 +21,9 @@ func newStatus() *cobra.Command {
 		Use:   "status --config relay.yaml",
 		Short: "Print backlog, owners and slots of the databases",
 		Long: `Print what the databases know: each pipeline's backlog and the age of its oldest
-unsent event, who publishes how many shards, running relays, and the log's slots. It
+unsent event, its rate and the circuits that are not closed, as of the relays' last
+heartbeats (a third of their lease), who publishes how many shards, running relays,
+and the log's slots. It
 works whether a relay runs or not, and looks at no more than some ten thousand events
 of a pipeline: beyond that the backlog is an estimate, marked with ~.
 
@@ -116,7 +118,7 @@ func newTable(columns ...any) table.Writer {
 }
 
 func pipelineTable(list []relay.PipelineStatus) string {
-	t := newTable("pipeline", "backlog", "oldest unsent", "parked", "position stored", "shards", "owners")
+	t := newTable("pipeline", "backlog", "oldest unsent", "events/s", "circuits", "parked", "position stored", "shards", "owners")
 	for _, p := range list {
 		backlog := fmt.Sprint(p.Backlog)
 		if !p.BacklogExact {
@@ -134,11 +136,30 @@ func pipelineTable(list []relay.PipelineStatus) string {
 			owners = append(owners, text)
 		}
 		t.AppendRow(table.Row{
-			p.Name, backlog, age(p.OldestUnsentSeconds), parkedCounts(p.Parked), age(p.PositionAgeSeconds) + " ago",
+			p.Name, backlog, age(p.OldestUnsentSeconds), fmt.Sprintf("%.1f", p.PublishedPerSecond), circuits(p), parkedCounts(p.Parked), age(p.PositionAgeSeconds) + " ago",
 			fmt.Sprintf("%d of %d", owned, owned+p.Unowned), strings.Join(owners, "\n"),
 		})
 	}
 	return t.Render()
+}
+
+// circuits lists those that are not closed; instances mostly agree on them.
+func circuits(p relay.PipelineStatus) string {
+	var lines []string
+	for _, c := range p.Circuits {
+		what := "broker"
+		if c.Topic != "" {
+			what = "topic " + printable(c.Topic)
+		}
+		lines = append(lines, fmt.Sprintf("%s %s (%s)", what, c.State, c.Instance))
+	}
+	if p.MoreCircuits > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more topics", p.MoreCircuits))
+	}
+	if len(lines) == 0 {
+		return "-"
+	}
+	return strings.Join(lines, "\n")
 }
 
 func parkedCounts(p relay.ParkedStatus) string {

@@ -92,6 +92,7 @@ CREATE TABLE {{.schema}}.pipeline (
 CREATE TABLE {{.schema}}.instance (
   name       text        PRIMARY KEY,
   pipelines  text[]      NOT NULL DEFAULT '{}', -- runs these; empty while it stops
+  report     jsonb       NOT NULL DEFAULT '{}', -- rate and open circuits by pipeline, at the last heartbeat
   started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   expires_at timestamptz NOT NULL
 ) WITH (fillfactor = 50);
