@@ -82,6 +82,6 @@ func wanted() (kinds, objects, privileges []string) {
 	add("T", "incarnation", "SELECT", "INSERT")
 	add("T", "parked", "SELECT", "INSERT", "UPDATE", "DELETE")
 	add("T", "parked_action", "SELECT", "INSERT", "UPDATE")
-	add("T", "replay", "SELECT", "INSERT", "UPDATE")
+	add("T", "replay", "SELECT", "INSERT", "UPDATE", "DELETE")
 	return kinds, objects, privileges
 }

@@ -70,6 +70,8 @@ type ReplayFilter struct {
 type ReplayProgress struct {
 	ID        string        `json:"id"`
 	Published int64         `json:"published"` // events, earlier runs included
+	Refused   int           `json:"refused"`   // events that can never be published there
+	Held      int64         `json:"held"`      // later events of their keys, left out
 	Rate      float64       `json:"rate"`      // events a second in this run
 	Part      float64       `json:"part"`      // of the log that has been looked through, 0 to 1
 	Remaining time.Duration `json:"remaining"` // estimate, in nanoseconds; 0 = unknown
@@ -78,10 +80,14 @@ type ReplayProgress struct {
 
 // ReplayResult is what a replay has done.
 type ReplayResult struct {
-	ID        string        `json:"id"`        // "" for a dry run
-	Published int64         `json:"published"` // events, earlier runs included
-	Oldest    time.Time     `json:"oldest"`    // when the oldest event was written that was retained; zero = none was
-	Counts    []ReplayCount `json:"counts,omitempty"`
+	ID        string `json:"id"`        // "" for a dry run
+	Published int64  `json:"published"` // events, earlier runs included
+	// Refused are the events that can never be published there, and Held is the
+	// number of later ones of their keys, left out for them.
+	Refused []ReplayFailure `json:"refused,omitempty"`
+	Held    int64           `json:"held,omitempty"`
+	Oldest  time.Time       `json:"oldest"` // when the oldest event was written that was retained; zero = none was
+	Counts  []ReplayCount   `json:"counts,omitempty"`
 }
 
 // ReplayCount is one line of a dry run.
@@ -102,10 +108,12 @@ type ReplayCount struct {
 //
 // The replay is stored in the database a few times a second. When ctx ends, or
 // the process, it can be resumed; it repeats what it had not stored, at most a
-// page and a quarter of a second. While database or broker are away it waits.
-// It ends with an error when an event can never be published or its destination is
-// bad (resume it when that is mended), with a [TruncatedError], and with
-// [ErrNoReplay], [ErrReplayEnded], [ErrReplayTaken], [ErrForeignCluster],
+// page and a quarter of a second. While database or broker are away, or a
+// destination is bad, it waits. An event that can never be published there is left
+// out and reported, and so are later ones of its topic and key, unless the
+// destination's BlockKey is false; the keys can be replayed when that is mended.
+// It ends with an error when more than a hundred events of a run are refused
+// ([ErrRefused]; it can be resumed), with a [TruncatedError], and with [ErrNoReplay], [ErrReplayEnded], [ErrReplayTaken], [ErrForeignCluster],
 // [ErrNotMigrated] or a [GrantError]. The result's ID is set once the replay is
 // stored, whatever the error. The relay's grants are enough. It holds no
 // transaction for longer than a page is read.

@@ -13,8 +13,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/time/rate"
-
-	"github.com/outboxkit/outboxkit/brokers"
 )
 
 // replayer is one run of a replay.
@@ -30,6 +28,7 @@ type replayer struct {
 	scope     replayScope
 	cursor    int64 // everything up to it is published
 	published int64
+	refused   refusals
 	oldest    time.Time
 	counts    []ReplayCount
 
@@ -99,17 +98,16 @@ func (r *replayer) run(ctx context.Context) error {
 	for r.cursor < r.scope.last {
 		err := r.page(ctx)
 		var lost *TruncatedError
-		var bad *unpublishable
 		switch {
 		case err == nil:
 			pause.Reset()
 			continue
 		case ctx.Err() != nil:
-			return errors.Join(fmt.Errorf("interrupted: %w", context.Cause(ctx)), r.finish(ctx, replayStopped, "interrupted"))
+			return r.finish(ctx, replayStopped, fmt.Errorf("interrupted: %w", context.Cause(ctx)))
 		case errors.As(err, &lost):
-			return errors.Join(err, r.finish(ctx, replayTruncated, err.Error()))
-		case errors.As(err, &bad), misuse(err):
-			return errors.Join(err, r.finish(ctx, replayStopped, err.Error()))
+			return r.finish(ctx, replayTruncated, err)
+		case errors.Is(err, ErrRefused), misuse(err):
+			return r.finish(ctx, replayStopped, err)
 		case errors.Is(err, ErrReplayTaken):
 			return err
 		}
@@ -127,7 +125,7 @@ func (r *replayer) run(ctx context.Context) error {
 			}
 		}
 	}
-	if err := r.finish(ctx, replayDone, ""); err != nil {
+	if err := r.finish(ctx, replayDone, nil); err != nil {
 		return err
 	}
 	r.tell(nil, true)
@@ -148,7 +146,7 @@ func (r *replayer) page(ctx context.Context) error {
 	}
 	r.cursor = end
 	if time.Since(r.saved) >= r.relay.tune.flushEvery {
-		if err := r.save(ctx, replayRunning, ""); err != nil {
+		if err := r.save(ctx, replayRunning, nil); err != nil {
 			return err
 		}
 	}
@@ -196,48 +194,6 @@ func (r *replayer) mark(it *item) *item {
 	return it
 }
 
-// unpublishable is an event that trying again does not help.
-type unpublishable struct{ it *item }
-
-func (e *unpublishable) Error() string {
-	m := &e.it.msg
-	return fmt.Sprintf("event %s (log id %d, topic %q, key %q, type %s) cannot be published; resume the replay when that is mended: %v",
-		m.ID, e.it.id, m.Topic, m.Key, m.Type, e.it.failed)
-}
-
-func (e *unpublishable) Unwrap() error { return e.it.failed }
-
-// publish returns nil when the broker has confirmed every event. Otherwise the
-// cursor stands before the first one that it has not.
-func (r *replayer) publish(ctx context.Context, items []*item) error {
-	pause := jitter(r.relay.tune.retryMax)
-	todo := items
-	for ctx.Err() == nil {
-		r.out.attempt(todo)
-		left := unresolved(todo)
-		r.published += int64(len(todo) - len(left))
-		if len(left) == 0 {
-			return nil
-		}
-		if n := published(items); n > 0 {
-			r.cursor = items[n-1].id
-		}
-		if len(left) < len(todo) {
-			pause.Reset()
-		}
-		todo = left
-		for _, it := range left {
-			if !errors.Is(it.failed, brokers.ErrHeld) && brokers.ClassOf(it.failed) != brokers.ClassUnavailable {
-				return &unpublishable{it}
-			}
-		}
-		r.cfg.Logger.Warn("replay: publishing failed, trying again", "replay", r.id, "events", len(left), "reason", left[0].failed)
-		r.tell(left[0].failed, false)
-		sleep(ctx, pause.NextBackOff())
-	}
-	return ctx.Err()
-}
-
 // count is the dry run.
 func (r *replayer) count(ctx context.Context) error {
 	found := map[ReplayCount]int64{}
@@ -280,7 +236,7 @@ func (r *replayer) tell(failed error, end bool) {
 		return
 	}
 	r.told = time.Now()
-	p := ReplayProgress{ID: r.id, Published: r.published, Part: 1}
+	p := ReplayProgress{ID: r.id, Published: r.published, Refused: len(r.refused.list), Held: r.refused.held, Part: 1}
 	took := time.Since(r.began)
 	p.Rate = float64(r.published-r.beganPub) / max(took.Seconds(), 1e-3)
 	if whole := r.scope.last - r.scope.first; whole > 0 {
@@ -296,5 +252,5 @@ func (r *replayer) tell(failed error, end bool) {
 }
 
 func (r *replayer) result() ReplayResult {
-	return ReplayResult{ID: r.id, Published: r.published, Oldest: r.oldest, Counts: r.counts}
+	return ReplayResult{ID: r.id, Published: r.published, Refused: r.refused.list, Held: r.refused.held, Oldest: r.oldest, Counts: r.counts}
 }

@@ -35,13 +35,16 @@ FROM (SELECT id, event_id, created_at FROM {s}.event_{n} ORDER BY id LIMIT 1) f,
 	sqlReplayRegistered = `SELECT EXISTS (SELECT FROM {s}.pipeline WHERE name = $1)`
 	sqlReplayStart      = `INSERT INTO {s}.replay (pipeline, destination, filter, slots, bound, first, last, cursor, runner, requested_by, reason)
 VALUES ($1, $2, $3::jsonb, $4::jsonb, $5::jsonb, $6, $7, $6, $8, $9, $10) RETURNING id::text`
+	// Ended ones, and those that nobody has gone on with for a month.
+	sqlReplayForget = `DELETE FROM {s}.replay WHERE id IN (SELECT id FROM {s}.replay
+  WHERE state IN ('done', 'truncated') OR updated_at < clock_timestamp() - interval '30 days' ORDER BY started_at DESC OFFSET $1::int)`
 	sqlReplayTake = `UPDATE {s}.replay SET runner = $2, state = 'running', error = '', updated_at = clock_timestamp()
 WHERE id::text = $1 AND state IN ('running', 'stopped')`
-	sqlReplayLoad = `SELECT pipeline, destination, filter, slots, bound, first, last, cursor, published, state, runner
+	sqlReplayLoad = `SELECT pipeline, destination, filter, slots, bound, first, last, cursor, published, state, runner, held, refused
 FROM {s}.replay WHERE id::text = $1`
-	sqlReplaySave = `UPDATE {s}.replay SET cursor = $3, published = $4, state = $5, error = $6, updated_at = clock_timestamp()
+	sqlReplaySave = `UPDATE {s}.replay SET cursor = $3, published = $4, state = $5, error = $6, held = $7, refused = coalesce($8::text::jsonb, refused), updated_at = clock_timestamp()
 WHERE id::text = $1 AND runner = $2`
-	sqlReplayList = `SELECT id::text, pipeline, destination, filter, state, error, published,
+	sqlReplayList = `SELECT id::text, pipeline, destination, filter, state, error, published, refused, held,
   CASE WHEN last > first THEN (cursor - first)::float8 / (last - first) ELSE 1 END,
   requested_by, role, reason, started_at, updated_at FROM {s}.replay ORDER BY started_at DESC, id DESC`
 )

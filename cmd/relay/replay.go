@@ -5,15 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/outboxkit/outboxkit/relay"
 )
@@ -39,9 +36,14 @@ handles everything. Relays may run meanwhile.
 What the destination's pipeline has not published yet, or has parked or discarded, is
 left out: it would overtake earlier events of its key.
 
-How far it has come is stored in the database (--list). After Ctrl-C, a crash or a
-failure that you have mended, go on with --resume; the last few events may go out
-again. If events are truncated before the replay comes to them it ends and says which;
+While the broker or a topic is in trouble it waits, and says for what. An event that
+can never be published (too large, refused by its schema) is left out, and so are later
+ones of its key unless the destination has block_key: false; they are listed at the
+end, and the exit code is 1. Mend it and replay the keys (--key). After a hundred in a
+run it stops.
+
+How far it has come is stored in the database (--list). After Ctrl-C, a crash or such a
+stop go on with --resume; the last few events may go out again. If events are truncated before the replay comes to them it ends and says which;
 look with --dry-run first, and at the retention.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -115,7 +117,11 @@ func (f *replayFlags) replay(cmd *cobra.Command, pool *pgxpool.Pool, c config) (
 	p := &replayPrinter{out: cmd.OutOrStdout(), json: f.json, live: !f.json && terminal(cmd.OutOrStdout())}
 	cfg.Progress = p.progress
 	got, err := relay.Replay(ctx, pool, cfg)
-	return errors.Join(err, p.end(cfg, got, err))
+	err = errors.Join(err, p.end(cfg, got, err))
+	if err == nil && len(got.Refused) > 0 {
+		err = fmt.Errorf("%d events were refused and %d later ones of their keys left out", len(got.Refused), got.Held)
+	}
+	return err
 }
 
 // stored finds out what the replay to be resumed publishes where.
@@ -143,86 +149,6 @@ func pipelineNamed(list []relay.Pipeline, flag, name string) (*relay.Pipeline, e
 	return nil, fmt.Errorf("%s %q is not a pipeline of the configuration: it has %q", flag, name, names)
 }
 
-func terminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd())) //nolint:gosec // a file descriptor
-}
-
-// replayPrinter prints progress: on a terminal one line that changes, elsewhere a
-// line now and then.
-type replayPrinter struct {
-	out  io.Writer
-	json bool
-	live bool
-	last time.Time
-}
-
-const plainEvery = 10 * time.Second
-
-func (p *replayPrinter) progress(r relay.ReplayProgress) {
-	switch {
-	case p.json:
-		_ = json.NewEncoder(p.out).Encode(r)
-	case p.live:
-		_, _ = fmt.Fprintf(p.out, "\r\x1b[K%s", progressText(r))
-	case time.Since(p.last) >= plainEvery:
-		p.last = time.Now()
-		_, _ = fmt.Fprintln(p.out, progressText(r))
-	}
-}
-
-func progressText(r relay.ReplayProgress) string {
-	text := fmt.Sprintf("%d events published, %.0f a second, %.0f %% of the log", r.Published, r.Rate, 100*r.Part)
-	if r.Remaining > 0 {
-		text += fmt.Sprintf(", about %s to go", r.Remaining.Round(time.Second))
-	}
-	if r.Error != "" {
-		text += ", waiting: " + shorten(printable(r.Error), 60)
-	}
-	return text
-}
-
-func (p *replayPrinter) end(cfg relay.ReplayConfig, got relay.ReplayResult, failed error) error {
-	if p.json {
-		if failed != nil && got.ID == "" {
-			return nil
-		}
-		return json.NewEncoder(p.out).Encode(got)
-	}
-	if p.live {
-		_, _ = fmt.Fprintln(p.out)
-	}
-	switch {
-	case failed == nil && cfg.DryRun:
-		return p.counts(cfg, got)
-	case failed == nil:
-		_, err := fmt.Fprintf(p.out, "replay %s done: %d events published\n", got.ID, got.Published)
-		return err
-	case got.ID == "" || errors.Is(failed, relay.ErrTruncated) || errors.Is(failed, relay.ErrReplayEnded) || errors.Is(failed, relay.ErrReplayTaken):
-		return nil
-	}
-	_, err := fmt.Fprintf(p.out, "stopped after %d events; go on with: relay replay --resume %s\n", got.Published, got.ID)
-	return err
-}
-
-func (p *replayPrinter) counts(cfg relay.ReplayConfig, got relay.ReplayResult) error {
-	t := newTable("topic", "type", "events")
-	var all int64
-	for _, c := range got.Counts {
-		t.AppendRow(table.Row{printable(c.Topic), printable(c.Type), c.Events})
-		all += c.Events
-	}
-	text := fmt.Sprintf("%d events would be published, in about %s", all, (time.Duration(all) * time.Second / time.Duration(cfg.Rate)).Round(time.Second))
-	if len(got.Counts) > 0 {
-		text = t.Render() + "\n" + text
-	}
-	if !got.Oldest.IsZero() {
-		text += "\nthe oldest event that is retained was written at " + got.Oldest.UTC().Format(time.RFC3339)
-	}
-	_, err := fmt.Fprintln(p.out, text)
-	return err
-}
-
 func (f *replayFlags) printList(cmd *cobra.Command, pool *pgxpool.Pool, c config) error {
 	list, err := relay.Replays(cmd.Context(), pool, c.Database.Schema)
 	if err != nil {
@@ -237,10 +163,10 @@ func (f *replayFlags) printList(cmd *cobra.Command, pool *pgxpool.Pool, c config
 		}
 		return nil
 	}
-	t := newTable("id", "pipeline", "to", "state", "events", "%", "updated", "by", "reason", "error")
+	t := newTable("id", "pipeline", "to", "state", "events", "refused", "held", "%", "updated", "by", "reason", "error")
 	for _, r := range list {
 		t.AppendRow(table.Row{
-			r.ID, printable(r.Pipeline), printable(r.Destination), r.State, r.Published, fmt.Sprintf("%.0f", 100*r.Part),
+			r.ID, printable(r.Pipeline), printable(r.Destination), r.State, r.Published, len(r.Refused), r.Held, fmt.Sprintf("%.0f", 100*r.Part),
 			r.UpdatedAt.UTC().Format(time.RFC3339), printable(r.RequestedBy), shorten(printable(r.Reason), 40), shorten(printable(r.Error), 60),
 		})
 	}

@@ -217,12 +217,17 @@ func as(t *testing.T, databaseURL, role string) string {
 	return u.String()
 }
 
-func startRelay(t *testing.T, databaseURL, pipeline string) *process {
+func buildRelay(t *testing.T) (binary string) {
 	t.Helper()
-	binary := filepath.Join(t.TempDir(), "relay")
+	binary = filepath.Join(t.TempDir(), "relay")
 	out, err := exec.Command("go", "build", "-o", binary, "../../cmd/relay").CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	config := filepath.Join(t.TempDir(), "relay.yaml")
+	return binary
+}
+
+func startRelay(t *testing.T, databaseURL, pipeline string) *process {
+	t.Helper()
+	binary, config := buildRelay(t), filepath.Join(t.TempDir(), "relay.yaml")
 	// A short lease, so that a killed relay's successor starts soon.
 	text := fmt.Sprintf("database:\n  url: %q\nlease: 2s\ndrain_timeout: 10s\npipelines:\n  - name: e2e\n%s", databaseURL, pipeline)
 	require.NoError(t, os.WriteFile(config, []byte(text), 0o600))

@@ -177,7 +177,8 @@ CREATE TABLE {{.schema}}.parked_action (
 -- Found again by replays, which leave them out.
 CREATE INDEX parked_discarded_idx ON {{.schema}}.parked (pipeline, event_id) WHERE state = 'discarded';
 
--- Replays: what was asked for, by whom, what may be published, how far it came.
+-- Replays: what was asked for, by whom, what may be published, how far it came. The
+-- last thousand are kept.
 CREATE TABLE {{.schema}}.replay (
   id           uuid        PRIMARY KEY DEFAULT {{.schema}}.uuid_v7(),
   pipeline     text        NOT NULL,
@@ -189,6 +190,8 @@ CREATE TABLE {{.schema}}.replay (
   last         bigint      NOT NULL,
   cursor       bigint      NOT NULL, -- published up to this id
   published    bigint      NOT NULL DEFAULT 0,
+  refused      jsonb       NOT NULL DEFAULT '[]', -- events that can never be published there, with the reasons
+  held         bigint      NOT NULL DEFAULT 0, -- later events of their keys
   state        text        NOT NULL DEFAULT 'running'
                            CONSTRAINT replay_state_known CHECK (state IN ('running', 'stopped', 'truncated', 'done')),
   error        text        NOT NULL DEFAULT '',
