@@ -248,7 +248,7 @@ func (r redriver) run(ctx context.Context, action string, a ParkedAction) (int64
 	if err != nil {
 		return 0, err
 	}
-	if err := r.pool.QueryRow(ctx, inSchema(sqlNewAction, r.schema), action, a.By, a.Reason, filter).Scan(&audit); err != nil {
+	if err := r.pool.QueryRow(ctx, inSchema(sqlNewAction, r.schema), action, a.By, a.Reason, string(filter)).Scan(&audit); err != nil {
 		return 0, err
 	}
 	var done, after int64
