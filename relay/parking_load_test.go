@@ -56,7 +56,7 @@ SELECT 't', 'new' || g % 5000, 'test', '/test', convert_to(repeat('x', 300), 'UT
 	drain(full)
 	full.exec(t, `INSERT INTO outbox.parked (pipeline, event_id, topic, destination, key, type, source, time, payload, state, blocks, next_attempt_at)
 SELECT 'test', outbox.uuid_v7(), 't', 't', 'parked' || g, 'test', '/test', now(), 'x',
-  CASE WHEN g % 10 = 0 THEN 'retrying' ELSE 'dead' END, true, clock_timestamp() + interval '1 hour' FROM generate_series(1, $1::int) g`, parked)
+  CASE WHEN g % 10 = 0 THEN 'retrying' ELSE 'dead' END, true, clock_timestamp() + interval '9 minutes' FROM generate_series(1, $1::int) g`, parked)
 	full.exec(t, `VACUUM ANALYZE outbox.parked`)
 	var without, with []time.Duration
 	for range rounds {

@@ -29,6 +29,9 @@ func (s *session) retryParked(ctx context.Context) {
 		if !any {
 			continue
 		}
+		if looks%200 == 0 {
+			s.hasten(ctx)
+		}
 		n, err := s.retryOnce(ctx, loaded, looks%20 == 0)
 		switch {
 		case err == nil:
@@ -333,6 +336,15 @@ func (s *session) fence(ctx context.Context, tx pgx.Tx, shards []int16, epochs [
 		return fmt.Errorf("%d of %d shards refused: %w", len(shards)-held, len(shards), errLeaseLost)
 	}
 	return nil
+}
+
+// hasten makes events due that a clock set back has put off.
+func (s *session) hasten(ctx context.Context) {
+	op, cancel := s.r.op(ctx)
+	defer cancel()
+	if _, err := s.r.pool.Exec(op, s.r.q.hasten, s.name, s.r.tune.park.max.Milliseconds()); err != nil && ctx.Err() == nil {
+		s.log.Warn("relay: hastening parked events failed", "error", err)
+	}
 }
 
 // sweepDiscarded deletes discarded events that are older than the retention.

@@ -8,6 +8,7 @@ type parkingQueries struct {
 	dueHeads, parkedEvents, followers string
 	fence, unpark, parkAgain, promote string
 	expireParked, sweepDiscarded      string
+	hasten                            string
 }
 
 // parkedColumns are a page's columns, so that item.scan reads both.
@@ -90,6 +91,9 @@ WHERE h.state = 'blocked' AND h.n = (SELECT p.n FROM {s}.parked p
   WHERE pipeline = $1 AND destination = ANY($2::text[]) AND state = 'retrying' AND shard = ANY($3::smallint[])
     AND next_attempt_at < clock_timestamp() - $4::bigint * interval '1 ms'
     AND retry_since < clock_timestamp() - $4::bigint * interval '1 ms' LIMIT 1000)`
+	// No pause is that long: the clock was set back.
+	sqlHasten = `UPDATE {s}.parked SET next_attempt_at = clock_timestamp() WHERE n IN (SELECT n FROM {s}.parked
+  WHERE pipeline = $1 AND state = 'retrying' AND next_attempt_at > clock_timestamp() + 2 * $2::bigint * interval '1 ms' LIMIT 10000)`
 	sqlSweepDiscarded = `DELETE FROM {s}.parked p USING {s}.parked_action a WHERE a.n = p.action AND p.state = 'discarded'
   AND a.at < clock_timestamp() - $1::bigint * interval '1 ms'`
 )
@@ -108,6 +112,7 @@ func newParkingQueries(in func(string) string) parkingQueries {
 		parkAgain:      in(sqlParkAgain),
 		promote:        in(sqlPromote),
 		expireParked:   in(sqlExpireParked),
+		hasten:         in(sqlHasten),
 		sweepDiscarded: in(sqlSweepDiscarded),
 	}
 }

@@ -23,7 +23,7 @@ const (
 	// Like a takeover: a flush under way ends first, a later one finds no lease.
 	sqlDropLock = `SELECT count(*) FROM (SELECT FROM {s}.lease WHERE pipeline = $1 ORDER BY shard FOR UPDATE) l`
 	sqlDropHeld = `SELECT coalesce(string_agg(DISTINCT l.owner, ', '), '') FROM {s}.lease l JOIN {s}.instance i ON i.name = l.owner
-WHERE l.pipeline = $1 AND i.expires_at > clock_timestamp()`
+WHERE l.pipeline = $1 AND ` + sqlLive
 	sqlDropParked    = `SELECT EXISTS (SELECT FROM {s}.parked WHERE pipeline = $1 AND state <> 'discarded')`
 	sqlDropPositions = `DELETE FROM {s}.position WHERE pipeline = $1`
 	sqlDropLeases    = `DELETE FROM {s}.lease WHERE pipeline = $1`

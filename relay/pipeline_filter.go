@@ -38,8 +38,8 @@ const (
 	// change waits, and then finds the instance.
 	sqlFilterShare  = sqlFilter + ` FOR SHARE`
 	sqlFilterLock   = sqlFilter + ` FOR UPDATE`
-	sqlFilterRunner = `SELECT coalesce(string_agg(name, ', ' ORDER BY name), '') FROM {s}.instance
-WHERE expires_at > clock_timestamp() AND ($1 = ANY (pipelines) OR name IN (SELECT owner FROM {s}.lease WHERE pipeline = $1))`
+	sqlFilterRunner = `SELECT coalesce(string_agg(name, ', ' ORDER BY name), '') FROM {s}.instance i
+WHERE ` + sqlLive + ` AND ($1 = ANY (pipelines) OR name IN (SELECT owner FROM {s}.lease WHERE pipeline = $1))`
 	sqlFilterChange = `UPDATE {s}.pipeline SET filter = $2::jsonb WHERE name = $1`
 )
 

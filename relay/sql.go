@@ -116,23 +116,27 @@ LIMIT 1`
 
 // Instances and leases.
 const (
+	// An instance is live from a lease before its last heartbeat until a lease after
+	// it. The first bound is for a clock that was set back: a row written before that
+	// would keep a dead instance's leases until the clock has caught up.
 	// Clock_timestamp, not now: a statement may have waited.
+	sqlLive   = `(i.expires_at > clock_timestamp() AND i.beat_at - (i.expires_at - i.beat_at) < clock_timestamp())`
 	sqlJoin   = `INSERT INTO {s}.instance (name, expires_at, pipelines) VALUES ($1, clock_timestamp() + $2::bigint * interval '1 ms', $3::text[])`
-	sqlBeat   = `UPDATE {s}.instance SET expires_at = clock_timestamp() + $2::bigint * interval '1 ms', report = $3::text::jsonb WHERE name = $1`
+	sqlBeat   = `UPDATE {s}.instance SET beat_at = clock_timestamp(), expires_at = clock_timestamp() + $2::bigint * interval '1 ms', report = $3::text::jsonb WHERE name = $1`
 	sqlRetire = `UPDATE {s}.instance SET pipelines = '{}' WHERE name = $1`
 	sqlLeave  = `DELETE FROM {s}.instance WHERE name = $1`
 	// The first instances to join hold one shard more if the shares are not equal.
 	// An expired instance has no share, but keeps its leases until expire.
 	sqlLook = `WITH live AS (SELECT name, row_number() OVER (ORDER BY started_at, name) AS rank, count(*) OVER () AS n
-  FROM {s}.instance WHERE $1 = ANY (pipelines) AND expires_at > clock_timestamp())
+  FROM {s}.instance i WHERE $1 = ANY (pipelines) AND ` + sqlLive + `)
 SELECT (SELECT $3::int / n + CASE WHEN rank <= $3::int % n THEN 1 ELSE 0 END FROM live WHERE name = $2),
   count(*) FILTER (WHERE i.name IS NULL),
   coalesce(array_agg(l.shard ORDER BY l.shard) FILTER (WHERE l.owner = $2), '{}'),
   coalesce(array_agg(l.epoch ORDER BY l.shard) FILTER (WHERE l.owner = $2), '{}'),
   (SELECT token FROM {s}.incarnation)
-FROM {s}.lease l LEFT JOIN {s}.instance i ON i.name = l.owner AND i.expires_at > clock_timestamp()
+FROM {s}.lease l LEFT JOIN {s}.instance i ON i.name = l.owner AND ` + sqlLive + `
 WHERE l.pipeline = $1`
-	sqlExpire   = `DELETE FROM {s}.instance WHERE expires_at <= clock_timestamp() AND name <> $1`
+	sqlExpire   = `DELETE FROM {s}.instance i WHERE NOT ` + sqlLive + ` AND name <> $1`
 	sqlLockFree = `SELECT coalesce(array_agg(f.shard), '{}') FROM (SELECT l.shard FROM {s}.lease l
   WHERE l.pipeline = $1 AND NOT EXISTS (SELECT FROM {s}.instance i WHERE i.name = l.owner)
   ORDER BY l.shard FOR UPDATE OF l) f`

@@ -109,16 +109,16 @@ const ParkedCounted = 100_000
 
 const (
 	sqlStatusPipelines = `SELECT p.name, p.created_at, p.filter FROM {s}.pipeline p ORDER BY p.name`
-	sqlStatusOwners    = `SELECT l.pipeline, l.owner, count(*)::int, coalesce(bool_or(i.expires_at > clock_timestamp()), false)
+	sqlStatusOwners    = `SELECT l.pipeline, l.owner, count(*)::int, coalesce(bool_or(` + sqlLive + `), false)
 FROM {s}.lease l LEFT JOIN {s}.instance i ON i.name = l.owner GROUP BY l.pipeline, l.owner ORDER BY l.pipeline, l.owner`
 	sqlStatusParked = `SELECT p.name, count(*) FILTER (WHERE state = 'retrying'), count(*) FILTER (WHERE state = 'blocked'),
   count(*) FILTER (WHERE state = 'dead'), count(*) < $1::bigint, extract(epoch FROM clock_timestamp() - min(parked_at))::float8
 FROM {s}.pipeline p CROSS JOIN LATERAL (
   SELECT state, parked_at FROM {s}.parked WHERE pipeline = p.name AND state <> 'discarded' LIMIT $1::bigint) e GROUP BY p.name`
 	sqlStatusReports = `SELECT r.key, i.name, r.value FROM {s}.instance i, jsonb_each(i.report) r
-WHERE i.expires_at > clock_timestamp() ORDER BY i.name`
-	sqlStatusInstances = `SELECT name, started_at, extract(epoch FROM clock_timestamp() - started_at)::float8, extract(epoch FROM expires_at - clock_timestamp())::float8, expires_at > clock_timestamp()
-FROM {s}.instance ORDER BY name`
+WHERE ` + sqlLive + ` ORDER BY i.name`
+	sqlStatusInstances = `SELECT name, started_at, extract(epoch FROM clock_timestamp() - started_at)::float8, extract(epoch FROM expires_at - clock_timestamp())::float8, ` + sqlLive + `
+FROM {s}.instance i ORDER BY name`
 	sqlStatusSlot = `SELECT {n}, pg_sequence_last_value('{s}.slot_seq') & 7 = {n}, coalesce(b.id - a.id + 1, 0), pg_total_relation_size('{s}.event_{n}'),
   coalesce(extract(epoch FROM clock_timestamp() - a.created_at), 0)::float8
 FROM (SELECT) one LEFT JOIN LATERAL (SELECT id, created_at FROM {s}.event_{n} ORDER BY id LIMIT 1) a ON true

@@ -147,7 +147,7 @@ type timedConn struct {
 func (c *timedConn) Write(b []byte) (int, error) {
 	// Moving it once a second is exact enough and costs nothing.
 	now := time.Now()
-	if last := c.set.Load(); now.UnixNano()-last > int64(time.Second) {
+	if ago := now.UnixNano() - c.set.Load(); ago > int64(time.Second) || ago < 0 { // below 0 when the clock was set back
 		if err := c.SetWriteDeadline(now.Add(writeTimeout)); err != nil {
 			return 0, err
 		}

@@ -94,6 +94,7 @@ CREATE TABLE {{.schema}}.instance (
   pipelines  text[]      NOT NULL DEFAULT '{}', -- runs these; empty while it stops
   report     jsonb       NOT NULL DEFAULT '{}', -- rate and open circuits by pipeline, at the last heartbeat
   started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  beat_at    timestamptz NOT NULL DEFAULT clock_timestamp(), -- last heartbeat
   expires_at timestamptz NOT NULL
 ) WITH (fillfactor = 50);
 

@@ -47,6 +47,7 @@ func missingPackages() (names []string) {
 		{"default-jre-headless", javaErr}, // 17 on Debian 12, later ones later
 		{"gcc", gccErr},                   // for go test -race
 		{"libc6-dev", gccErr},
+		{"libfaketime", postgres.ClockAvailable()},
 		{"maven", mvnErr},
 		{"pgbouncer", pgbouncer.Available()},
 		{"postgresql-client", dumpErr},

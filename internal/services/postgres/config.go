@@ -30,6 +30,9 @@ type Config struct {
 	// Settings are added to, or replace, the server's settings, for example
 	// "wal_level": "logical". Default: none.
 	Settings map[string]string
+	// Clock lets SetClock move the server's clock, with libfaketime. Default:
+	// false.
+	Clock bool
 }
 
 var versionPattern = regexp.MustCompile(`^\d+\.\d+\.\d+$`)

@@ -94,6 +94,11 @@ func (s *Server) Start(ctx context.Context) error {
 	}
 	spec := s.spec("postgres", s.cfg.arguments(s.data())...)
 	spec.LogFile = filepath.Join(s.dir, "log")
+	if s.cfg.Clock {
+		if err := s.fakeClock(&spec); err != nil {
+			return err
+		}
+	}
 	p, err := proc.Start(spec)
 	if err != nil {
 		return err
