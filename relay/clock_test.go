@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -14,6 +15,9 @@ import (
 
 // ownClock is a server of its own whose clock can be set.
 func ownClock(t *testing.T) *postgres.Server {
+	if runtime.GOOS != "linux" {
+		t.Skip("a server's clock can be set on Linux only")
+	}
 	if err := postgres.ClockAvailable(); err != nil {
 		skip(t, err.Error())
 	}
@@ -83,10 +87,11 @@ func TestTakeoverAfterTheClockWasSetBack(t *testing.T) {
 	a.signal(t, syscall.SIGKILL)
 	_ = a.cmd.Wait()
 	require.NoError(t, server.SetClock(-clockJump))
-	start()
-	require.Less(t, db.shared(t, 64), lease+2*time.Second)
 	db.write(t, "k", "1")
+	began := time.Now()
+	start()
 	eventually(t, func() bool { return rec.published() == 1 }, "published")
+	require.Less(t, time.Since(began), lease+2*time.Second)
 }
 
 // A parked event whose next attempt a clock set back has put off by an hour is

@@ -18,7 +18,10 @@ func ClockAvailable() error {
 
 // faketime finds the library that stands between a program and its clock.
 func faketime() (string, error) {
-	found, _ := filepath.Glob("/usr/lib/*/faketime/libfaketime.so.1") // the pattern is valid
+	found, _ := filepath.Glob("/usr/lib*/*/faketime/libfaketime.so.1") // the pattern is valid
+	if len(found) == 0 {
+		found, _ = filepath.Glob("/usr/lib*/faketime/libfaketime.so.1")
+	}
 	if len(found) == 0 {
 		return "", errors.New("libfaketime is not installed (Debian: apt-get install libfaketime)")
 	}

@@ -105,3 +105,19 @@ func TestConfigErrorsNameTheField(t *testing.T) {
 	require.ErrorContains(t, err, `Config.Version "fifteen"`)
 	require.ErrorContains(t, err, "Config.Port 70000")
 }
+
+func TestClockIsSet(t *testing.T) {
+	if err := postgres.ClockAvailable(); err != nil {
+		t.Skip(err)
+	}
+	server := start(t, postgres.Config{Clock: true})
+	for _, ahead := range []time.Duration{time.Hour, -time.Hour, 0} {
+		require.NoError(t, server.SetClock(ahead))
+		conn, err := pgx.Connect(t.Context(), server.URL("postgres"))
+		require.NoError(t, err)
+		var now time.Time
+		require.NoError(t, conn.QueryRow(t.Context(), "SELECT clock_timestamp()").Scan(&now))
+		require.WithinDuration(t, time.Now().Add(ahead), now, time.Minute)
+		require.NoError(t, conn.Close(t.Context()))
+	}
+}
