@@ -3,7 +3,6 @@ package relay
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"math/rand/v2"
 	"net"
@@ -301,6 +300,6 @@ func (c *cutter) report(t testing.TB) {
 	for _, n := range c.seen {
 		statements += n
 	}
-	t.Log(fmt.Sprintf("%d statements of %d kinds, %d cut before they were sent, %d after they were carried out",
-		statements, len(c.seen), total[unsent], total[unheard]))
+	t.Logf("%d statements of %d kinds, %d cut before they were sent, %d after they were carried out",
+		statements, len(c.seen), total[unsent], total[unheard])
 }

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"fmt"
 	"os/exec"
 	"strconv"
 	"syscall"
@@ -114,7 +113,7 @@ func (d diskFull) run(t *testing.T) {
 		t.Error(report)
 	}
 	require.Zero(t, count(t, shop, "outbox.parked"), "nothing is parked")
-	t.Log(fmt.Sprintf("%d orders, %d deliveries, %d events confirmed while the disk was full; %s", len(written), got.count(), stopped-before, reason))
+	t.Logf("%d orders, %d deliveries, %d events confirmed while the disk was full; %s", len(written), got.count(), stopped-before, reason)
 }
 
 // firsts leaves repeats out.
