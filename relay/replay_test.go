@@ -81,18 +81,25 @@ func TestReplayFilters(t *testing.T) {
 				require.Equal(t, got.ID, m.Headers[HeaderReplayID], "marked")
 			}
 
-			cfg.DryRun, cfg.Reason = true, ""
-			dry, err := Replay(t.Context(), db.relay, cfg)
-			require.NoError(t, err)
-			require.Empty(t, dry.ID)
+			dry := dryRun(t, db, cfg, total)
 			require.True(t, dry.Oldest.Equal(minute(0)))
-			for _, n := range dry.Counts {
-				total -= n.Events
-			}
-			require.Zero(t, total, "the dry run counts what the replay publishes: %v", dry.Counts)
 			require.Len(t, p.messages(), len(want), "and publishes nothing")
 		})
 	}
+}
+
+// dryRun must count what the replay has published.
+func dryRun(t *testing.T, db *database, cfg ReplayConfig, events int64) ReplayResult {
+	t.Helper()
+	cfg.DryRun, cfg.Reason = true, ""
+	dry, err := Replay(t.Context(), db.relay, cfg)
+	require.NoError(t, err)
+	require.Empty(t, dry.ID)
+	for _, n := range dry.Counts {
+		events -= n.Events
+	}
+	require.Zero(t, events, "%v", dry.Counts)
+	return dry
 }
 
 // What the pipeline has not published, or has parked, would overtake earlier events

@@ -20,14 +20,14 @@ import (
 
 // dlqFlags are shared by the dlq commands.
 type dlqFlags struct {
-	path, database string
-	filter         relay.ParkedFilter
-	since, until   string
-	json           bool
-	limit          int
-	after          int64
-	action         relay.ParkedAction
-	all            bool
+	at           place
+	filter       relay.ParkedFilter
+	since, until string
+	json         bool
+	limit        int
+	after        int64
+	action       relay.ParkedAction
+	all          bool
 }
 
 func newDLQ() *cobra.Command {
@@ -42,12 +42,13 @@ in the service's database. Relays may run or not.
   blocked   waits behind an earlier event of its topic and key
   dead      waits for you: redrive it when its cause is mended, or discard it`,
 	}
-	cmd.PersistentFlags().StringVarP(&f.path, "config", "c", "relay.yaml", "configuration `file`")
-	cmd.PersistentFlags().StringVar(&f.database, "database", "", "`name` of the database, where the configuration lists several")
 	cmd.PersistentFlags().BoolVar(&f.json, "json", false, "print JSON")
 	cmd.AddCommand(newDLQList(f), newDLQShow(f),
 		newDLQAction(f, "redrive", "Publish dead events again, and what waits behind them, in order"),
 		newDLQAction(f, "discard", "Give events up for good; what waits behind them goes on"))
+	for _, sub := range cmd.Commands() {
+		f.at.flags(sub)
+	}
 	return cmd
 }
 
@@ -97,7 +98,7 @@ func newDLQList(f *dlqFlags) *cobra.Command {
 			if err := f.times(); err != nil {
 				return err
 			}
-			return onDatabase(cmd, f.path, f.database, func(pool *pgxpool.Pool, c config) error {
+			return f.at.on(cmd.Context(), func(pool *pgxpool.Pool, c config) error {
 				list, err := relay.Parked(cmd.Context(), pool, c.Database.Schema, f.filter, f.after, f.limit)
 				if err != nil {
 					return err
@@ -167,7 +168,7 @@ func newDLQShow(f *dlqFlags) *cobra.Command {
 			if _, err := fmt.Sscanf(args[0], "%d", &n); err != nil || fmt.Sprint(n) != args[0] {
 				return fmt.Errorf("%q is not an event's number: see relay dlq list", args[0])
 			}
-			return onDatabase(cmd, f.path, f.database, func(pool *pgxpool.Pool, c config) error {
+			return f.at.on(cmd.Context(), func(pool *pgxpool.Pool, c config) error {
 				e, err := relay.ShowParked(cmd.Context(), pool, c.Database.Schema, n)
 				if err != nil {
 					return err
@@ -239,7 +240,7 @@ who gave it are recorded in the table parked_action. --dry-run only counts.`,
 			if f.action.Reason == "" && !f.action.DryRun {
 				return errors.New("--reason is empty: say why, it is recorded")
 			}
-			return onDatabase(cmd, f.path, f.database, func(pool *pgxpool.Pool, c config) error {
+			return f.at.on(cmd.Context(), func(pool *pgxpool.Pool, c config) error {
 				act := relay.Redrive
 				if name == "discard" {
 					act = relay.Discard

@@ -11,28 +11,6 @@ import (
 	"github.com/outboxkit/outboxkit/relay"
 )
 
-// databaseFlag chooses one of several databases.
-func databaseFlag(cmd *cobra.Command, name *string) {
-	cmd.Flags().StringVar(name, "database", "", "`name` of the database, where the configuration lists several")
-}
-
-// onDatabase runs f on the database that the flags choose.
-func onDatabase(cmd *cobra.Command, path, database string, f func(*pgxpool.Pool, config) error) error {
-	c, err := loadConfig(path)
-	if err != nil {
-		return err
-	}
-	if c, err = c.one(database); err != nil {
-		return err
-	}
-	pool, err := openPool(cmd.Context(), c)
-	if err != nil {
-		return err
-	}
-	defer pool.Close()
-	return f(pool, c)
-}
-
 func newPipeline() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "pipeline",
@@ -48,14 +26,14 @@ published: drop what is no longer wanted.`,
 }
 
 func newPipelineList() *cobra.Command {
-	var path, database string
+	var at place
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "list --config relay.yaml",
 		Short: "List pipelines: how far behind, by whom published",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return onDatabase(cmd, path, database, func(pool *pgxpool.Pool, c config) error {
+			return at.on(cmd.Context(), func(pool *pgxpool.Pool, c config) error {
 				list, err := relay.Pipelines(cmd.Context(), pool, c.Database.Schema)
 				if err != nil {
 					return err
@@ -68,14 +46,13 @@ func newPipelineList() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().StringVarP(&path, "config", "c", "relay.yaml", "configuration `file`")
-	databaseFlag(cmd, &database)
+	at.flags(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
 
 func newPipelineDrop() *cobra.Command {
-	var path, database string
+	var at place
 	var yes, force bool
 	cmd := &cobra.Command{
 		Use:   "drop NAME --config relay.yaml --yes",
@@ -91,7 +68,7 @@ lose them with --force.`,
 			if !yes {
 				return fmt.Errorf("this forgets the position of pipeline %q for good: repeat with --yes", args[0])
 			}
-			return onDatabase(cmd, path, database, func(pool *pgxpool.Pool, c config) error {
+			return at.on(cmd.Context(), func(pool *pgxpool.Pool, c config) error {
 				if err := relay.DropPipeline(cmd.Context(), pool, c.Database.Schema, args[0], relay.DropOptions{Force: force}); err != nil {
 					return err
 				}
@@ -100,15 +77,14 @@ lose them with --force.`,
 			})
 		},
 	}
-	cmd.Flags().StringVarP(&path, "config", "c", "relay.yaml", "configuration `file`")
-	databaseFlag(cmd, &database)
+	at.flags(cmd)
 	cmd.Flags().BoolVar(&yes, "yes", false, "really do it")
 	cmd.Flags().BoolVar(&force, "force", false, "even if a live relay holds it or events are parked")
 	return cmd
 }
 
 func newPipelineFilter() *cobra.Command {
-	var path, database string
+	var at place
 	cmd := &cobra.Command{
 		Use:   "filter NAME --config relay.yaml",
 		Short: "Store the configuration's filter of a pipeline",
@@ -119,7 +95,7 @@ relay that runs the pipeline first; while one does, filter refuses. The new filt
 counts from the pipeline's position on: what the old one left out is not published.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return onDatabase(cmd, path, database, func(pool *pgxpool.Pool, c config) error {
+			return at.on(cmd.Context(), func(pool *pgxpool.Pool, c config) error {
 				i := slices.IndexFunc(c.Pipelines, func(p pipelineConfig) bool { return p.Name == args[0] })
 				if i < 0 {
 					return fmt.Errorf("pipeline %q is not in the configuration, which has its new filter", args[0])
@@ -133,7 +109,6 @@ counts from the pipeline's position on: what the old one left out is not publish
 			})
 		},
 	}
-	cmd.Flags().StringVarP(&path, "config", "c", "relay.yaml", "configuration `file`")
-	databaseFlag(cmd, &database)
+	at.flags(cmd)
 	return cmd
 }

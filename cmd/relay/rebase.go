@@ -4,13 +4,14 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/spf13/cobra"
 
 	"github.com/outboxkit/outboxkit/relay"
 )
 
 func newRebase() *cobra.Command {
-	var path, database string
+	var at place
 	var yes bool
 	cmd := &cobra.Command{
 		Use:   "rebase --config relay.yaml --yes",
@@ -27,27 +28,16 @@ swallow. Stop all relays and writers of the database first.`,
 			if !yes {
 				return errors.New("this rewrites the positions of all pipelines: stop relays and writers, then repeat with --yes")
 			}
-			c, err := loadConfig(path)
-			if err != nil {
+			return at.on(cmd.Context(), func(pool *pgxpool.Pool, c config) error {
+				if err := relay.Rebase(cmd.Context(), pool, c.Database.Schema); err != nil {
+					return err
+				}
+				_, err := fmt.Fprintln(cmd.OutOrStdout(), "rebased; start the relay again")
 				return err
-			}
-			if c, err = c.one(database); err != nil {
-				return err
-			}
-			pool, err := openPool(cmd.Context(), c)
-			if err != nil {
-				return err
-			}
-			defer pool.Close()
-			if err := relay.Rebase(cmd.Context(), pool, c.Database.Schema); err != nil {
-				return err
-			}
-			_, err = fmt.Fprintln(cmd.OutOrStdout(), "rebased; start the relay again")
-			return err
+			})
 		},
 	}
-	cmd.Flags().StringVarP(&path, "config", "c", "relay.yaml", "configuration `file`")
-	databaseFlag(cmd, &database)
+	at.flags(cmd)
 	cmd.Flags().BoolVar(&yes, "yes", false, "really do it")
 	return cmd
 }

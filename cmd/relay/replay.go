@@ -16,11 +16,11 @@ import (
 )
 
 type replayFlags struct {
-	path, database string
-	pipeline, to   string
-	from, until    string
-	list, json     bool
-	cfg            relay.ReplayConfig
+	at           place
+	pipeline, to string
+	from, until  string
+	list, json   bool
+	cfg          relay.ReplayConfig
 }
 
 func newReplay() *cobra.Command {
@@ -47,7 +47,7 @@ stop go on with --resume; the last few events may go out again. If events are tr
 look with --dry-run first, and at the retention.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return onDatabase(cmd, f.path, f.database, func(pool *pgxpool.Pool, c config) error {
+			return f.at.on(cmd.Context(), func(pool *pgxpool.Pool, c config) error {
 				if f.list {
 					return f.printList(cmd, pool, c)
 				}
@@ -56,8 +56,7 @@ look with --dry-run first, and at the retention.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVarP(&f.path, "config", "c", "relay.yaml", "configuration `file`")
-	databaseFlag(cmd, &f.database)
+	f.at.flags(cmd)
 	flags.StringVar(&f.pipeline, "pipeline", "", "`name` of the pipeline whose events are published again")
 	flags.StringVar(&f.to, "to", "", "`name` of the pipeline to whose destination they go (default: the same)")
 	flags.StringVar(&f.from, "from", "", "only events written since this `time`: RFC 3339, or an age such as 2h")

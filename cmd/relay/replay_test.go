@@ -38,20 +38,7 @@ SELECT 'orders', 'k', 'placed', '/shop', convert_to(g::text, 'UTF8') FROM genera
 		return runRelay(t, append([]string{"replay", "--config", path}, args...)...)
 	}
 
-	for want, args := range map[string][]string{
-		"--pipeline is empty":                        {"--reason", "r"},
-		"--reason is empty":                          {"--pipeline", "x"},
-		`--pipeline "y" is not a pipeline`:           {"--pipeline", "y", "--reason", "r"},
-		`--to "y" is not a pipeline`:                 {"--pipeline", "x", "--to", "y", "--reason", "r"},
-		"--rate 0 is not positive":                   {"--pipeline", "x", "--reason", "r", "--rate", "0"},
-		`--from: "noon" is neither a time`:           {"--pipeline", "x", "--reason", "r", "--from", "noon"},
-		`--resume "1": no such replay: see relay`:    {"--resume", "1"},
-		`relay.yaml: no such file or directory`:      {"--config", "/nowhere/relay.yaml"},
-		"300 events would be published, in about 3s": {"--pipeline", "x", "--dry-run", "--rate", "100"},
-	} {
-		out, _ := replay(args...)
-		require.Contains(t, out, want)
-	}
+	requireMistakesAreNamed(t, replay)
 
 	var log output
 	cmd := command(t, &log, "replay", "--config", path, "--pipeline", "x", "--reason", "a test", "--rate", "100", "--json")
@@ -83,6 +70,24 @@ SELECT 'orders', 'k', 'placed', '/shop', convert_to(g::text, 'UTF8') FROM genera
 	require.Equal(t, "done", info.State)
 
 	requireReplayed(t, consumed(t, broker, events-1), id, events)
+}
+
+func requireMistakesAreNamed(t *testing.T, replay func(args ...string) (string, int)) {
+	t.Helper()
+	for want, args := range map[string][]string{
+		"--pipeline is empty":                        {"--reason", "r"},
+		"--reason is empty":                          {"--pipeline", "x"},
+		`--pipeline "y" is not a pipeline`:           {"--pipeline", "y", "--reason", "r"},
+		`--to "y" is not a pipeline`:                 {"--pipeline", "x", "--to", "y", "--reason", "r"},
+		"--rate 0 is not positive":                   {"--pipeline", "x", "--reason", "r", "--rate", "0"},
+		`--from: "noon" is neither a time`:           {"--pipeline", "x", "--reason", "r", "--from", "noon"},
+		`--resume "1": no such replay: see relay`:    {"--resume", "1"},
+		`relay.yaml: no such file or directory`:      {"--config", "/nowhere/relay.yaml"},
+		"300 events would be published, in about 3s": {"--pipeline", "x", "--dry-run", "--rate", "100"},
+	} {
+		out, _ := replay(args...)
+		require.Contains(t, out, want)
+	}
 }
 
 // requireReplayed: each event is there, first publications are in order, all are

@@ -15,7 +15,7 @@ import (
 )
 
 func newStatus() *cobra.Command {
-	var path, database string
+	var at place
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "status --config relay.yaml",
@@ -30,23 +30,22 @@ of a pipeline: beyond that the backlog is an estimate, marked with ~.
 With --json one object is printed for each database.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := loadConfig(path)
+			c, err := loadConfig(at.path)
 			if err != nil {
 				return err
 			}
 			list := c.each()
-			if database != "" {
-				one, err := c.one(database)
+			if at.database != "" {
+				one, err := c.one(at.database)
 				if err != nil {
 					return err
 				}
-				list = []databaseEntry{{databaseConfig: one.Database, Name: database, Pipelines: one.Pipelines}}
+				list = []databaseEntry{{databaseConfig: one.Database, Name: at.database, Pipelines: one.Pipelines}}
 			}
 			return printStatus(cmd.Context(), cmd.OutOrStdout(), c, list, asJSON)
 		},
 	}
-	cmd.Flags().StringVarP(&path, "config", "c", "relay.yaml", "configuration `file`")
-	databaseFlag(cmd, &database)
+	at.flags(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, one object a line")
 	return cmd
 }

@@ -107,7 +107,13 @@ pipelines:
 	require.Equal(t, 1, cmd.ProcessState.ExitCode(), "not all were served")
 	require.Contains(t, log.String(), "1 of 3 databases were not served: database bare:")
 
-	out, code = runRelay(t, "pipeline", "list", "--config", path)
+	requirePipelineIsDropped(t, path)
+}
+
+// requirePipelineIsDropped lists and drops the pipeline of the first database.
+func requirePipelineIsDropped(t *testing.T, path string) {
+	t.Helper()
+	out, code := runRelay(t, "pipeline", "list", "--config", path)
 	require.Equal(t, 1, code)
 	require.Contains(t, out, "--database")
 	out, code = runRelay(t, "pipeline", "list", "--config", path, "--database", "first")

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
 	"github.com/outboxkit/outboxkit/brokers"
@@ -75,27 +76,8 @@ pipelines:
 	requireInOrder(t, onKafka.marked(id), want)
 	require.Equal(t, orders, onKafka.marked(id)[0].Topic)
 
-	// To the other broker, slowly, so that SIGKILL finds it on its way.
-	var first bytes.Buffer
-	killed := replay("--pipeline", "kafka", "--to", "rabbitmq", "--rate", "40", "--json")
-	killed.Stdout = &first
-	require.NoError(t, killed.Start())
-	var other string
-	require.Eventually(t, func() bool {
-		var n int
-		err := shop.QueryRow(t.Context(), `SELECT id::text, published FROM outbox.replay WHERE destination = 'rabbitmq'`).Scan(&other, &n)
-		return err == nil && n >= 50
-	}, 30*time.Second, 5*time.Millisecond)
-	require.NoError(t, killed.Process.Kill())
-	require.Error(t, killed.Wait())
-	lines := bufio.NewScanner(&first)
-	for n := 0; lines.Scan(); n++ {
-		var p relay.ReplayProgress
-		require.NoError(t, json.Unmarshal(lines.Bytes(), &p), "progress, an object a line")
-		require.Equal(t, other, p.ID)
-	}
+	other := killedReplay(t, shop, replay("--pipeline", "kafka", "--to", "rabbitmq", "--rate", "40", "--json"))
 	require.Less(t, len(onRabbit.marked(other)), events)
-
 	screen := onTerminal(t, exec.CommandContext(t.Context(), binary, "replay", "--config", config, "--resume", other, "--rate", "40"))
 	require.Contains(t, screen, "\r\x1b[K", "a line that changes")
 	require.Contains(t, screen, "% of the log, about")
@@ -108,6 +90,29 @@ pipelines:
 	requireInOrder(t, onRabbit.marked(other), all)
 	require.LessOrEqual(t, len(onRabbit.marked(other)), events+20, "what is repeated is bounded")
 	require.Len(t, onKafka.marked(""), events, "the daemon's own are not marked, and came once")
+}
+
+// killedReplay runs a slow replay to RabbitMQ until SIGKILL finds it on its way, and
+// returns its id.
+func killedReplay(t *testing.T, shop *pgxpool.Pool, cmd *exec.Cmd) (id string) {
+	t.Helper()
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	require.NoError(t, cmd.Start())
+	require.Eventually(t, func() bool {
+		var n int
+		err := shop.QueryRow(t.Context(), `SELECT id::text, published FROM outbox.replay WHERE destination = 'rabbitmq'`).Scan(&id, &n)
+		return err == nil && n >= 50
+	}, 30*time.Second, 5*time.Millisecond)
+	require.NoError(t, cmd.Process.Kill())
+	require.Error(t, cmd.Wait())
+	require.NotEmpty(t, out.String())
+	for lines := bufio.NewScanner(&out); lines.Scan(); {
+		var p relay.ReplayProgress
+		require.NoError(t, json.Unmarshal(lines.Bytes(), &p), "progress, an object a line")
+		require.Equal(t, id, p.ID)
+	}
+	return id
 }
 
 // numbers are the payloads of first deliveries, in ascending order.

@@ -1,0 +1,200 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/outboxkit/outboxkit/schema/registry"
+)
+
+type validator struct {
+	file     string
+	root     yaml.Node
+	problems []error
+}
+
+func (v *validator) fail(field, format string, args ...any) {
+	v.problems = append(v.problems, &configError{v.file, v.line(field), field, fmt.Sprintf(format, args...)})
+}
+
+// document is the file's top-level node, nil if it is empty.
+func (v *validator) document() *yaml.Node {
+	if len(v.root.Content) == 0 {
+		return nil
+	}
+	return v.root.Content[0]
+}
+
+var step = regexp.MustCompile(`\w+`)
+
+// line finds a field such as "pipelines[1].kafka.brokers"; where it is missing,
+// the line of the nearest parent that is there.
+func (v *validator) line(field string) int {
+	n, line := v.document(), 0
+	for _, name := range step.FindAllString(field, -1) {
+		var next *yaml.Node
+		switch {
+		case n == nil:
+		case n.Kind == yaml.SequenceNode:
+			if i, err := strconv.Atoi(name); err == nil && i < len(n.Content) {
+				next = n.Content[i]
+				line = next.Line
+			}
+		case n.Kind == yaml.MappingNode:
+			for i := 0; i+1 < len(n.Content); i += 2 {
+				if n.Content[i].Value == name {
+					line, next = n.Content[i].Line, n.Content[i+1]
+				}
+			}
+		}
+		if next == nil {
+			return line
+		}
+		n = next
+	}
+	return line
+}
+
+func (v *validator) check(c *config) {
+	v.checkDatabases(c)
+	v.duration("lease", c.Lease)
+	if d := c.Lease.value(); d > 0 && d < time.Second {
+		v.fail("lease", "%q is too short: at least 1s", string(c.Lease))
+	}
+	v.duration("retention", c.Retention)
+	v.duration("drain_timeout", c.DrainTimeout)
+	v.oneOf("log.format", &c.Log.Format, "text", "json")
+	if _, err := c.Log.level(); err != nil {
+		v.fail("log.level", "%q is not a level: use debug, info, warn or error", c.Log.Level)
+	}
+}
+
+func (v *validator) checkPipelines(field string, list []pipelineConfig) {
+	if len(list) == 0 {
+		v.fail(field, "is empty: describe at least one, with a name and kafka or rabbitmq")
+	}
+	names := map[string]bool{}
+	for i := range list {
+		p, at := &list[i], fmt.Sprintf("%s[%d]", field, i)
+		p.Name = v.required(at+".name", p.Name, "kafka")
+		if names[p.Name] && p.Name != "" {
+			v.fail(at+".name", "%q is used twice: every pipeline has its own position, found by its name", p.Name)
+		}
+		names[p.Name] = true
+		v.checkPipeline(at, p)
+		v.checkRouting(at, p)
+	}
+}
+
+func (v *validator) checkPipeline(at string, p *pipelineConfig) {
+	switch {
+	case (p.Kafka == nil) == (p.RabbitMQ == nil):
+		v.fail(at, "needs exactly one of kafka and rabbitmq")
+	case p.Kafka != nil && len(p.Kafka.Brokers) == 0:
+		v.fail(at+".kafka.brokers", "is empty: list host:port of at least one broker")
+	case p.Kafka != nil:
+		p.Kafka.Password = v.optional(at+".kafka.password", p.Kafka.Password)
+		v.adapter(at+".kafka", p.Kafka.config(nil).Validate())
+	case p.RabbitMQ != nil:
+		problems := len(v.problems)
+		p.RabbitMQ.URL = v.required(at+".rabbitmq.url", p.RabbitMQ.URL, "amqp://user:password@host:5672/")
+		if len(v.problems) == problems {
+			v.adapter(at+".rabbitmq", p.RabbitMQ.config(nil).Validate())
+		}
+	}
+	v.checkWire(at, p)
+}
+
+func (v *validator) checkWire(at string, p *pipelineConfig) {
+	v.oneOf(at+".wire.format", &p.Wire.Format, wireBare, wireConfluent, wireSingleObject)
+	if p.Wire.Format == wireConfluent {
+		p.Wire.Registry.URL = v.required(at+".wire.registry.url", p.Wire.Registry.URL, "https://registry:8081")
+		p.Wire.Registry.Password = v.optional(at+".wire.registry.password", p.Wire.Registry.Password)
+		if _, err := registry.New(p.Wire.Registry.config()); err != nil && p.Wire.Registry.URL != "" {
+			v.adapter(at+".wire.registry", err)
+		}
+	} else if p.Wire.Registry.URL != "" {
+		v.fail(at+".wire.registry", "is only used with wire.format: %s", wireConfluent)
+	}
+}
+
+// goField is how the adapters' own errors name a field of their Config.
+var goField = regexp.MustCompile(`^(?:\w+: )?(?:\w+\.)?\w*Config\.(\w+)\S* ?(.*)$`)
+
+// adapter reports an error of an adapter's own check under the field's name in
+// the file: ClientID and client_id differ, but all of ours are one word.
+func (v *validator) adapter(at string, err error) {
+	if err == nil {
+		return
+	}
+	field, problem := at, err.Error()
+	if parts := goField.FindStringSubmatch(problem); parts != nil {
+		field, problem = at+"."+strings.ToLower(parts[1]), parts[2]
+	}
+	v.fail(field, "%s", problem)
+}
+
+var schemaName = regexp.MustCompile(`^([a-z_][a-z0-9_]{0,39})?$`)
+
+func (v *validator) required(field, value, example string) string {
+	if value == "" {
+		v.fail(field, "is empty: for example %s", example)
+	}
+	return v.optional(field, value)
+}
+
+func (v *validator) optional(field, value string) string {
+	value, err := expand(value)
+	if err != nil {
+		v.fail(field, "%v", err)
+	}
+	return value
+}
+
+func (v *validator) duration(field string, d duration) {
+	if d == "" {
+		return
+	}
+	if value, err := time.ParseDuration(string(d)); err != nil || value <= 0 {
+		v.fail(field, "%q is not a positive duration: write for example 15s, 2m or 72h", string(d))
+	}
+}
+
+// oneOf accepts the listed values; an empty one means the first.
+func (v *validator) oneOf(field string, value *string, allowed ...string) {
+	if *value == "" {
+		*value = allowed[0]
+	}
+	for _, a := range allowed {
+		if *value == a {
+			return
+		}
+	}
+	v.fail(field, "%q is not known: use %s", *value, strings.Join(allowed, ", "))
+}
+
+var variable = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]*)\}`)
+
+// expand replaces ${NAME} by the environment's value, so that passwords need not
+// stand in the file. A "$" without braces stays: passwords contain them.
+func expand(s string) (string, error) {
+	var missing []string
+	s = variable.ReplaceAllStringFunc(s, func(m string) string {
+		name := m[2 : len(m)-1]
+		value, ok := os.LookupEnv(name)
+		if !ok {
+			missing = append(missing, name)
+		}
+		return value
+	})
+	if len(missing) > 0 {
+		return "", fmt.Errorf("environment variable %s is not set", strings.Join(missing, ", "))
+	}
+	return s, nil
+}
