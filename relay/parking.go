@@ -71,7 +71,8 @@ type parking struct {
 	keys   map[uint64]struct{} // hashes of lanes, at most parkTuning.keys
 	stale  int                 // look-ups in vain since keys was loaded
 	seed   maphash.Seed
-	flight map[lane]bool // lanes whose parked events are being published
+
+	claims []int64 // of parked events that are not settled; retryParked's alone
 }
 
 func (e *engine) newParking() *parking {
@@ -82,7 +83,7 @@ func (e *engine) newParking() *parking {
 			return newCircuit(e.r.tune.park.topicTrip, e.r.tune.badMax, e.r.tune.now)
 		}},
 		budget: &retryBudget{tokens: retryBurst},
-		keys:   map[uint64]struct{}{}, seed: maphash.MakeSeed(), loaded: true, flight: map[lane]bool{},
+		keys:   map[uint64]struct{}{}, seed: maphash.MakeSeed(), loaded: true,
 	}
 }
 
@@ -199,7 +200,7 @@ func (s *session) queueBehind(events []*item) ([]*item, error) {
 	}); err != nil {
 		return nil, fmt.Errorf("look up parked keys: %w", err)
 	}
-	s.parking.confirm(suspects, parked)
+	s.parking.lookedUp(len(suspects) - len(parked))
 	var rest []*item
 	for _, it := range events {
 		if it.msg.Key != "" && parked[laneOf(&it.msg)] {
@@ -211,20 +212,13 @@ func (s *session) queueBehind(events []*item) ([]*item, error) {
 	return rest, nil
 }
 
-// confirm adds the lanes in flight to the parked ones. In flight is asked after the
-// database: who discards an event while it is being published makes its lane look
-// free too early. Keys are not forgotten one by one, since two may share a hash;
-// when too many look-ups were in vain all are loaded anew. This runs where parking
-// does, so nothing that is being parked is missed.
-func (p *parking) confirm(suspects, parked map[lane]bool) {
+// lookedUp counts look-ups in vain. Keys are not forgotten one by one, since two may
+// share a hash; when too many were in vain all are loaded anew. This runs where
+// parking does, so nothing that is being parked is missed.
+func (p *parking) lookedUp(inVain int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for l := range suspects {
-		if p.flight[l] {
-			parked[l] = true
-		}
-	}
-	if p.stale += len(suspects) - len(parked); p.loaded && p.stale > staleKeys {
+	if p.stale += inVain; p.loaded && p.stale > staleKeys {
 		p.stale, p.loaded, p.full, p.keys = 0, false, false, map[uint64]struct{}{}
 		p.loads++
 	}

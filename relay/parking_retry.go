@@ -61,6 +61,9 @@ func (p *parking) known() (any, loaded bool) {
 // retryOnce publishes the due heads, and behind those that succeed what waits for
 // them. It returns the number of events that were published.
 func (s *session) retryOnce(ctx context.Context, loaded, sweep bool) (int, error) {
+	if err := s.unclaim(ctx); err != nil {
+		return 0, err
+	}
 	if !loaded {
 		if err := s.loadParked(ctx); err != nil {
 			return 0, err
@@ -91,9 +94,7 @@ func (s *session) retryOnce(ctx context.Context, loaded, sweep bool) (int, error
 	if len(heads) == 0 {
 		return 0, nil
 	}
-	s.parking.takeOff(heads)
-	defer s.parking.land(heads)
-	return s.publishParked(heads, epochs)
+	return s.publishParked(newTurn(heads, epochs))
 }
 
 func (p *parking) spare(heads []parkedHead) {
@@ -118,6 +119,7 @@ type parkedHead struct {
 	shard    int16
 	blocks   bool
 	attempts int
+	action   int64 // the last redrive; 0 = none
 }
 
 func (s *session) dueHeads(ctx context.Context) ([]parkedHead, error) {
@@ -128,7 +130,7 @@ func (s *session) dueHeads(ctx context.Context) ([]parkedHead, error) {
 		return nil, fmt.Errorf("look for due events: %w", err)
 	}
 	heads, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (h parkedHead, err error) {
-		err = row.Scan(&h.n, &h.lane.topic, &h.lane.key, &h.shard, &h.blocks, &h.attempts)
+		err = row.Scan(&h.n, &h.lane.topic, &h.lane.key, &h.shard, &h.blocks, &h.attempts, &h.action)
 		return h, err
 	})
 	if err != nil {
@@ -179,202 +181,4 @@ func (s *session) allowed(heads []parkedHead) []parkedHead {
 		}
 	}
 	return list
-}
-
-// takeOff makes the lanes count as parked until land, whatever becomes of their
-// rows meanwhile.
-func (p *parking) takeOff(heads []parkedHead) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, h := range heads {
-		if h.blocks {
-			p.flight[h.lane] = true
-		}
-	}
-}
-
-func (p *parking) land(heads []parkedHead) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, h := range heads {
-		delete(p.flight, h.lane)
-	}
-}
-
-// publishParked reads the events anew, after takeOff: one that was discarded before
-// is not published any more.
-func (s *session) publishParked(heads []parkedHead, epochs map[int16]int64) (int, error) {
-	t := s.r.tune.park
-	ns := make([]int64, len(heads))
-	lanes := map[int64]lane{} // as parked: the mapping of topics may have changed since
-	for i, h := range heads {
-		if ns[i] = h.n; h.blocks {
-			lanes[h.n] = h.lane
-		}
-	}
-	events, err := s.readParked(s.r.q.parkedEvents, s.name, ns, t.bytes)
-	if err != nil {
-		return 0, err
-	}
-	if !s.t.alive() || s.ctx.Err() != nil {
-		return 0, errLeaseLost
-	}
-	s.attempt(events)
-	s.learn(events)
-
-	var topics, keys []string
-	for _, it := range events {
-		if l, blocks := lanes[it.id]; it.done && blocks && s.parking.calm(l.topic) {
-			topics, keys = append(topics, l.topic), append(keys, l.key)
-		}
-	}
-	if len(topics) > 0 && s.t.alive() {
-		queue, err := s.readParked(s.r.q.followers, s.name, topics, keys, t.rows, 2*t.rows, t.bytes)
-		if err != nil {
-			s.log.Warn("relay: reading the queue behind parked events failed", "error", err)
-		} else if len(queue) > 0 {
-			s.attempt(queue)
-			s.learn(queue)
-			events = append(events, queue...)
-		}
-	}
-	return s.resolveParked(heads, events, epochs)
-}
-
-func (s *session) readParked(query string, args ...any) ([]*item, error) {
-	op, cancel := s.r.op(s.ctx)
-	defer cancel()
-	rows, err := s.r.pool.Query(op, query, append([]any{pgx.QueryResultFormats{pgx.BinaryFormatCode}}, args...)...)
-	if err != nil {
-		return nil, fmt.Errorf("read parked events: %w", err)
-	}
-	defer rows.Close()
-	var events []*item
-	scan := pageScanner{rows: rows}
-	for rows.Next() {
-		it, err := scan.next()
-		if err != nil {
-			return nil, fmt.Errorf("read parked events: %w", err)
-		}
-		if !same(scan.token, s.t.token) {
-			return nil, errIncarnation
-		}
-		it.msg.Topic = s.destination(it.msg.Topic)
-		events = append(events, it)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("read parked events: %w", err)
-	}
-	return events, nil
-}
-
-// resolveParked stores what became of parked events, in one transaction that is
-// fenced as a flush is: the published ones go, the failed ones wait, and the next
-// of each lane has its turn.
-func (s *session) resolveParked(heads []parkedHead, events []*item, epochs map[int16]int64) (int, error) {
-	var done, failed []int64
-	var classes, reasons []string
-	for _, it := range events {
-		switch {
-		case it.done:
-			done = append(done, it.id)
-		case errors.Is(it.failed, brokers.ErrHeld), brokers.ClassOf(it.failed) == brokers.ClassUnavailable:
-			// Says nothing about the event.
-		default:
-			failed = append(failed, it.id)
-			classes, reasons = append(classes, brokers.ClassOf(it.failed).String()), append(reasons, reasonText(it.failed))
-		}
-	}
-	if len(done)+len(failed) == 0 {
-		return 0, nil
-	}
-	var shards []int16
-	var expected []int64
-	var topics, keys []string
-	seen := map[int16]bool{}
-	for _, h := range heads {
-		if !seen[h.shard] {
-			seen[h.shard] = true
-			shards, expected = append(shards, h.shard), append(expected, epochs[h.shard])
-		}
-		if h.blocks {
-			topics, keys = append(topics, h.lane.topic), append(keys, h.lane.key)
-		}
-	}
-	t := s.r.tune.park
-	s.parking.storing.Lock()
-	defer s.parking.storing.Unlock()
-	err := s.inTx(context.WithoutCancel(s.ctx), func(ctx context.Context, tx pgx.Tx) error {
-		if err := s.fence(ctx, tx, shards, expected); err != nil {
-			return err
-		}
-		if _, err := tx.Exec(ctx, s.r.q.unpark, s.name, done); err != nil {
-			return err
-		}
-		if len(failed) > 0 {
-			if _, err := tx.Exec(ctx, s.r.q.parkAgain, s.name, failed, classes, reasons,
-				t.attempts, t.age.Milliseconds(), float64(t.base.Milliseconds()), float64(t.max.Milliseconds())); err != nil {
-				return err
-			}
-		}
-		_, err := tx.Exec(ctx, s.r.q.promote, s.name, topics, keys)
-		return err
-	})
-	if err != nil {
-		return 0, fmt.Errorf("store what became of parked events: %w", err)
-	}
-	return len(done), nil
-}
-
-// fence locks leases until the transaction ends, or fails if one is not ours.
-func (s *session) fence(ctx context.Context, tx pgx.Tx, shards []int16, epochs []int64) error {
-	var held int
-	if err := tx.QueryRow(ctx, s.r.q.fence, s.name, s.t.name, shards, epochs, s.t.token).Scan(&held); err != nil {
-		return err
-	}
-	if held != len(shards) {
-		return fmt.Errorf("%d of %d shards refused: %w", len(shards)-held, len(shards), errLeaseLost)
-	}
-	return nil
-}
-
-// hasten makes events due that a clock set back has put off.
-func (s *session) hasten(ctx context.Context) {
-	op, cancel := s.r.op(ctx)
-	defer cancel()
-	if _, err := s.r.pool.Exec(op, s.r.q.hasten, s.name, s.r.tune.park.max.Milliseconds()); err != nil && ctx.Err() == nil {
-		s.log.Warn("relay: hastening parked events failed", "error", err)
-	}
-}
-
-// sweepDiscarded deletes discarded events that are older than the retention.
-func (s *session) sweepDiscarded(ctx context.Context) {
-	op, cancel := s.r.op(ctx)
-	defer cancel()
-	if _, err := s.r.pool.Exec(op, s.r.q.sweepDiscarded, s.r.cfg.Retention.Milliseconds()); err != nil && ctx.Err() == nil {
-		s.log.Warn("relay: deleting old discarded events failed", "error", err)
-	}
-}
-
-// sweepParked looks after what no attempt touches: events that waited too long for
-// their topic, and whether anything is left at all.
-func (s *session) sweepParked(ctx context.Context) error {
-	op, cancel := s.r.op(ctx)
-	defer cancel()
-	if shut := s.parking.topics.shut(); len(shut) > 0 {
-		if _, err := s.r.pool.Exec(op, s.r.q.expireParked, s.name, shut, s.progress.staying(), s.r.tune.park.age.Milliseconds()); err != nil {
-			return fmt.Errorf("expire parked events: %w", err)
-		}
-	}
-	p := s.parking
-	p.storing.Lock()
-	defer p.storing.Unlock()
-	var any bool
-	if err := s.r.pool.QueryRow(op, s.r.q.anyParked, s.name).Scan(&any); err != nil || any {
-		return err
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.any, p.loaded, p.full, p.stale, p.keys = false, true, false, 0, map[uint64]struct{}{}
-	return nil
 }

@@ -5,16 +5,19 @@ package relay
 type parkingQueries struct {
 	anyParked, parkedLanes, lanesWith string
 	park                              string
-	dueHeads, parkedEvents, followers string
+	dueHeads, claimHeads, claimQueue  string
 	fence, unpark, parkAgain, promote string
+	unclaim                           string
 	expireParked, sweepDiscarded      string
 	hasten                            string
 }
 
 // parkedColumns are a page's columns, so that item.scan reads both.
-const parkedColumns = `p.n, p.event_id, p.topic, p.key, p.type, p.source, p.time, p.content_type,
-  p.correlation_id, p.causation_id, p.headers, p.payload, p.schema_fp,
-  256 + coalesce(octet_length(p.payload), 0) + coalesce(pg_column_size(p.headers), 0) AS size`
+const (
+	parkedColumns = `p.n, p.event_id, p.topic, p.key, p.type, p.source, p.time, p.content_type,
+  p.correlation_id, p.causation_id, p.headers, p.payload, p.schema_fp, ` + parkedSize
+	parkedSize = `256 + coalesce(octet_length(p.payload), 0) + coalesce(pg_column_size(p.headers), 0) AS size`
+)
 
 // Parking.
 const (
@@ -53,34 +56,48 @@ const (
   (SELECT destination FROM {s}.parked WHERE pipeline = $1 AND state = 'retrying' ORDER BY destination LIMIT 1)
   UNION ALL SELECT (SELECT p.destination FROM {s}.parked p WHERE p.pipeline = $1 AND p.state = 'retrying' AND p.destination > t.topic
     ORDER BY p.destination LIMIT 1) FROM t WHERE t.topic IS NOT NULL)
-SELECT h.* FROM t CROSS JOIN LATERAL (SELECT p.n, p.destination, p.key, p.shard, p.blocks, p.attempts FROM {s}.parked p
+SELECT h.* FROM t CROSS JOIN LATERAL (SELECT p.n, p.destination, p.key, p.shard, p.blocks, p.attempts, coalesce(p.action, 0) FROM {s}.parked p
   WHERE p.pipeline = $1 AND p.state = 'retrying' AND p.destination = t.topic AND p.shard = ANY($2::smallint[])
     AND p.next_attempt_at <= clock_timestamp()
   ORDER BY p.next_attempt_at, p.n LIMIT $4::int) h
 WHERE t.topic IS NOT NULL AND t.topic <> ALL($3::text[])`
-	sqlParkedEvents = `SELECT q.*, (SELECT token FROM {s}.incarnation) FROM (
-  SELECT w.*, sum(size) OVER (ORDER BY n ROWS UNBOUNDED PRECEDING)::bigint AS total FROM (
-    SELECT ` + parkedColumns + ` FROM {s}.parked p WHERE p.pipeline = $1 AND p.n = ANY($2::bigint[]) AND p.state = 'retrying') w) q
-WHERE total - size < $3::bigint ORDER BY n`
+	// A claim is committed before its event is published, under the lease, and counts
+	// as long as the lease has the claim's epoch and a living owner. Discarding
+	// respects it. An event that was discarded meanwhile is not claimed: an UPDATE
+	// looks at its row again when it has waited for it.
+	claimHead = `WITH l AS (SELECT l.shard, l.epoch FROM unnest($3::smallint[], $4::bigint[]) a(shard, epoch)
+  JOIN {s}.lease l ON l.pipeline = $1 AND l.shard = a.shard AND l.epoch = a.epoch AND l.owner = $2
+  WHERE (SELECT token FROM {s}.incarnation) = $5::uuid ORDER BY l.shard FOR SHARE OF l),
+w AS (SELECT q.n, q.size, sum(q.size) OVER (ORDER BY q.n ROWS UNBOUNDED PRECEDING) AS total FROM (`
+	claimTail = `) q),
+c AS (UPDATE {s}.parked p SET claim = l.epoch, unanswered = p.unanswered OR p.claim IS NOT NULL
+  FROM w, l WHERE p.n = w.n AND w.total - w.size < $6::bigint AND l.shard = p.shard AND p.state IN ('retrying', 'blocked')
+  RETURNING ` + parkedColumns + `)
+SELECT c.*, 0::bigint AS total, (SELECT token FROM {s}.incarnation) FROM c ORDER BY c.n`
+	sqlClaimHeads = claimHead + `SELECT p.n, ` + parkedSize + ` FROM {s}.parked p
+    WHERE p.pipeline = $1 AND p.n = ANY($7::bigint[]) AND p.state = 'retrying'` + claimTail
 	// The events of lanes from their heads on.
-	sqlFollowers = `SELECT q.*, (SELECT token FROM {s}.incarnation) FROM (
-  SELECT w.*, sum(size) OVER (ORDER BY n ROWS UNBOUNDED PRECEDING)::bigint AS total FROM (
-    SELECT f.* FROM unnest($2::text[], $3::text[]) x(topic, key) CROSS JOIN LATERAL (
-      SELECT ` + parkedColumns + ` FROM {s}.parked p
-      WHERE p.pipeline = $1 AND p.destination = x.topic AND p.key = x.key AND p.blocks AND p.state = 'blocked' ORDER BY p.n LIMIT $4::int) f
-    ORDER BY f.n LIMIT $5::int) w) q
-WHERE total - size < $6::bigint ORDER BY n`
+	sqlClaimQueue = claimHead + `SELECT f.n, f.size FROM unnest($7::text[], $8::text[]) x(topic, key) CROSS JOIN LATERAL (
+      SELECT p.n, ` + parkedSize + ` FROM {s}.parked p
+      WHERE p.pipeline = $1 AND p.destination = x.topic AND p.key = x.key AND p.blocks AND p.state = 'blocked' ORDER BY p.n LIMIT $9::int) f
+    ORDER BY f.n LIMIT $10::int` + claimTail
+	// Only claims of this owner's present epochs: a statement that the server runs
+	// late does not touch the next owner's.
+	sqlUnclaim = `UPDATE {s}.parked p SET claim = NULL, unanswered = p.unanswered OR coalesce(p.n = ANY($4::bigint[]), false)
+FROM {s}.lease l WHERE p.n = ANY($3::bigint[]) AND l.pipeline = $1 AND l.owner = $2 AND l.shard = p.shard AND l.epoch = p.claim`
 	// As a flush does, see sqlFlush: the number of leases that are still ours.
 	sqlFence = `SELECT count(*) FROM (SELECT FROM unnest($3::smallint[], $4::bigint[]) a(shard, epoch)
   JOIN {s}.lease l ON l.pipeline = $1 AND l.shard = a.shard AND l.epoch = a.epoch AND l.owner = $2
   WHERE (SELECT token FROM {s}.incarnation) = $5::uuid ORDER BY l.shard FOR SHARE OF l) l`
-	sqlUnpark    = `DELETE FROM {s}.parked WHERE pipeline = $1 AND n = ANY($2::bigint[])`
-	sqlParkAgain = `UPDATE {s}.parked p SET attempts = p.attempts + 1, class = x.class, reason = x.reason,
+	sqlUnpark = `DELETE FROM {s}.parked WHERE pipeline = $1 AND n = ANY($2::bigint[])`
+	// A head that was redriven while it was being published has its attempts before
+	// it: this one began before.
+	sqlParkAgain = `UPDATE {s}.parked p SET claim = NULL, attempts = p.attempts + 1, class = x.class, reason = x.reason,
   state = CASE WHEN x.class = 'rejected' OR p.attempts + 1 >= $5::int
       OR p.retry_since < clock_timestamp() - $6::bigint * interval '1 ms' THEN 'dead' ELSE 'retrying' END,
   next_attempt_at = clock_timestamp() + random() * least($8::float8, $7::float8 * 2 ^ least(p.attempts, 30)) * interval '1 ms'
-FROM unnest($2::bigint[], $3::text[], $4::text[]) x(n, class, reason)
-WHERE p.pipeline = $1 AND p.n = x.n AND p.state <> 'discarded'`
+FROM unnest($2::bigint[], $3::text[], $4::text[], $9::bigint[]) x(n, class, reason, action)
+WHERE p.pipeline = $1 AND p.n = x.n AND p.state <> 'discarded' AND (x.action < 0 OR x.action = coalesce(p.action, 0))`
 	// The next of each lane has its turn, if it was waiting.
 	sqlPromote = `UPDATE {s}.parked h SET state = 'retrying', next_attempt_at = clock_timestamp(), retry_since = clock_timestamp()
 FROM unnest($2::text[], $3::text[]) x(topic, key)
@@ -105,8 +122,9 @@ func newParkingQueries(in func(string) string) parkingQueries {
 		lanesWith:      in(sqlLanesWith),
 		park:           in(sqlPark),
 		dueHeads:       in(sqlDueHeads),
-		parkedEvents:   in(sqlParkedEvents),
-		followers:      in(sqlFollowers),
+		claimHeads:     in(sqlClaimHeads),
+		claimQueue:     in(sqlClaimQueue),
+		unclaim:        in(sqlUnclaim),
 		fence:          in(sqlFence),
 		unpark:         in(sqlUnpark),
 		parkAgain:      in(sqlParkAgain),

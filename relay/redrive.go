@@ -66,6 +66,9 @@ type ParkedEvent struct {
 	// NextAttemptAt is set while the state is retrying.
 	NextAttemptAt time.Time `json:"next_attempt_at,omitzero"`
 	Bytes         int64     `json:"bytes"` // of the payload
+	// MayBeOut: a relay is publishing it now, or an attempt ended without an answer
+	// (a timeout, a killed process), so that the broker may have the event.
+	MayBeOut bool `json:"may_be_out"`
 
 	// Only from [ShowParked].
 	Headers json.RawMessage `json:"headers,omitempty"` // a JSON object
@@ -84,7 +87,8 @@ const (
   AND ($7 = '' OR p.class = $7) AND ($8 = '' OR position($8 IN p.reason) > 0)
   AND ($9::timestamptz IS NULL OR p.parked_at >= $9) AND ($10::timestamptz IS NULL OR p.parked_at < $10) `
 	parkedList = `p.n, p.pipeline, p.state, p.event_id::text, p.source, p.type, p.topic, p.destination, p.key, p.class, p.reason,
-  p.attempts, p.parked_at, CASE WHEN p.state = 'retrying' THEN p.next_attempt_at END, coalesce(octet_length(p.payload), 0)::bigint`
+  p.attempts, p.parked_at, CASE WHEN p.state = 'retrying' THEN p.next_attempt_at END, coalesce(octet_length(p.payload), 0)::bigint,
+  p.unanswered OR p.claim IS NOT NULL`
 	sqlListParked = `SELECT ` + parkedList + ` FROM {s}.parked p WHERE` + parkedWhere + `ORDER BY p.n LIMIT $12::int`
 	sqlShowParked = `SELECT ` + parkedList + `, p.headers, p.payload, coalesce(a.action, ''), a.at, coalesce(a.actor, ''), coalesce(a.reason, '')
 FROM {s}.parked p LEFT JOIN {s}.parked_action a ON a.n = p.action WHERE p.n = $1`
@@ -98,8 +102,13 @@ WHERE` + parkedWhere + `AND p.n <= $12::bigint AND p.state = ANY($13::text[]) OR
 	sqlLockShards = `SELECT count(*) FROM (SELECT FROM {s}.lease WHERE pipeline = $1 AND shard = ANY($2::smallint[]) ORDER BY shard FOR UPDATE) l`
 	sqlRedrive    = `UPDATE {s}.parked SET state = 'retrying', attempts = 0, next_attempt_at = clock_timestamp(), retry_since = clock_timestamp(), action = $2
 WHERE n = ANY($1::bigint[]) AND state IN ('dead', 'retrying')`
-	sqlDiscard = `UPDATE {s}.parked SET state = 'discarded', blocks = false, action = $2
-WHERE n = ANY($1::bigint[]) AND state <> 'discarded'`
+	// With the leases locked no claim comes or goes. One of a lease that has passed on,
+	// or whose owner is silent, is void: its relay publishes nothing any more.
+	beingPublished = `EXISTS (SELECT FROM {s}.lease l JOIN {s}.instance i ON i.name = l.owner AND i.expires_at > clock_timestamp()
+  WHERE l.pipeline = p.pipeline AND l.shard = p.shard AND l.epoch = p.claim)`
+	sqlBusy    = `SELECT count(*) FROM {s}.parked p WHERE n = ANY($1::bigint[]) AND ` + beingPublished
+	sqlDiscard = `UPDATE {s}.parked p SET state = 'discarded', blocks = false, action = $2, claim = NULL, unanswered = p.unanswered OR p.claim IS NOT NULL
+WHERE n = ANY($1::bigint[]) AND state <> 'discarded' AND NOT ` + beingPublished + ``
 )
 
 // Parked lists up to limit parked events that match, in the order of parking, from
@@ -129,7 +138,7 @@ func Parked(ctx context.Context, pool *pgxpool.Pool, schema string, f ParkedFilt
 
 func (e *ParkedEvent) dest(next **time.Time) []any {
 	return []any{&e.N, &e.Pipeline, &e.State, &e.EventID, &e.Source, &e.Type, &e.Topic, &e.Destination, &e.Key, &e.Class, &e.Reason,
-		&e.Attempts, &e.ParkedAt, next, &e.Bytes}
+		&e.Attempts, &e.ParkedAt, next, &e.Bytes, &e.MayBeOut}
 }
 
 func timeOf(t *time.Time) time.Time {
@@ -138,6 +147,9 @@ func timeOf(t *time.Time) time.Time {
 	}
 	return *t
 }
+
+// ErrBeingPublished says that an event cannot be discarded at this moment.
+var ErrBeingPublished = errors.New("being published just now: look whether that succeeds, or try again")
 
 // ErrNotParked says that no parked event has the number.
 var ErrNotParked = errors.New("no parked event has this number; it may have been published")
@@ -187,9 +199,12 @@ func Redrive(ctx context.Context, pool *pgxpool.Pool, schema string, f ParkedFil
 	return act(ctx, pool, schema, "redrive", f, a)
 }
 
-// Discard gives up events for good: they are not published, and what waits behind
-// them goes on. Their rows stay for the retention, as discarded. It returns the
-// number of events; if it fails in between, those done so far stay so.
+// Discard gives up events for good: from now on they are not published, and what
+// waits behind them goes on. Events that a relay is publishing at this moment are
+// left alone and counted in an error that wraps [ErrBeingPublished]; the others are
+// discarded. What became of attempts before that is not known for sure where
+// [ParkedEvent.MayBeOut] says so. The rows stay for the retention, as discarded. It
+// returns the number of events; if it fails in between, those done so far stay so.
 func Discard(ctx context.Context, pool *pgxpool.Pool, schema string, f ParkedFilter, a ParkedAction) (int64, error) {
 	return act(ctx, pool, schema, "discard", f, a)
 }
@@ -212,6 +227,9 @@ func act(ctx context.Context, pool *pgxpool.Pool, schema, action string, f Parke
 	} else {
 		n, err = r.run(ctx, action, a)
 	}
+	if err == nil && r.busy > 0 {
+		err = fmt.Errorf("%d more events match, but are %w", r.busy, ErrBeingPublished)
+	}
 	if err != nil {
 		return n, fmt.Errorf("%s: %w", action, notMigrated(err))
 	}
@@ -232,6 +250,7 @@ type redriver struct {
 	update string
 	states []string // that are concerned
 	filter ParkedFilter
+	busy   int64 // events that were left alone
 }
 
 // redriveBatch is how many events are changed at once: the relay stores no
@@ -239,7 +258,7 @@ type redriver struct {
 const redriveBatch = 1000
 
 // run changes what is parked now, in batches.
-func (r redriver) run(ctx context.Context, action string, a ParkedAction) (int64, error) {
+func (r *redriver) run(ctx context.Context, action string, a ParkedAction) (int64, error) {
 	var last, audit int64
 	if err := r.pool.QueryRow(ctx, inSchema(sqlLastParked, r.schema)).Scan(&last); err != nil {
 		return 0, err
@@ -280,7 +299,7 @@ type pickedEvent struct {
 	blocks   bool
 }
 
-func (r redriver) pick(ctx context.Context, after, last int64) ([]pickedEvent, error) {
+func (r *redriver) pick(ctx context.Context, after, last int64) ([]pickedEvent, error) {
 	rows, err := r.pool.Query(ctx, inSchema(sqlPickParked, r.schema), append(r.filter.args(), after, last, r.states, redriveBatch)...)
 	if err != nil {
 		return nil, err
@@ -293,7 +312,7 @@ func (r redriver) pick(ctx context.Context, after, last int64) ([]pickedEvent, e
 
 // change locks the leases of the events' shards before a new statement decides:
 // what their owners park or resolve at the same time comes before or after.
-func (r redriver) change(ctx context.Context, pipeline string, events []pickedEvent, audit int64) (int64, error) {
+func (r *redriver) change(ctx context.Context, pipeline string, events []pickedEvent, audit int64) (int64, error) {
 	var ns []int64
 	var shards []int16
 	var topics, keys []string
@@ -303,10 +322,15 @@ func (r redriver) change(ctx context.Context, pipeline string, events []pickedEv
 			topics, keys = append(topics, p.lane.topic), append(keys, p.lane.key)
 		}
 	}
-	var n int64
+	var n, busy int64
 	err := pgx.BeginTxFunc(ctx, r.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, inSchema(sqlLockShards, r.schema), pipeline, shards); err != nil {
 			return err
+		}
+		if r.update == sqlDiscard {
+			if err := tx.QueryRow(ctx, inSchema(sqlBusy, r.schema), ns).Scan(&busy); err != nil {
+				return err
+			}
 		}
 		tag, err := tx.Exec(ctx, inSchema(r.update, r.schema), ns, audit)
 		if err != nil {
@@ -322,5 +346,6 @@ func (r redriver) change(ctx context.Context, pipeline string, events []pickedEv
 	if err != nil {
 		return 0, err
 	}
+	r.busy += busy
 	return n, nil
 }

@@ -156,9 +156,9 @@ func TestRedriveWhileRelaysRun(t *testing.T) {
 func TestRedriveNoticesWrongOrder(t *testing.T) {
 	t.Parallel()
 	require.NotEmpty(t, redriven(t, newDatabase(t), func(r *Relay) {
-		r.q.followers = strings.ReplaceAll(r.q.followers, "ORDER BY p.n LIMIT", "ORDER BY p.n DESC LIMIT")
-		r.q.followers = strings.ReplaceAll(r.q.followers, "ORDER BY f.n", "ORDER BY f.n DESC")
-		r.q.followers = strings.Replace(r.q.followers, "WHERE total - size < $6::bigint ORDER BY n", "WHERE total - size < $6::bigint ORDER BY n DESC", 1)
+		r.q.claimQueue = strings.ReplaceAll(r.q.claimQueue, "ORDER BY p.n LIMIT", "ORDER BY p.n DESC LIMIT")
+		r.q.claimQueue = strings.ReplaceAll(r.q.claimQueue, "ORDER BY f.n", "ORDER BY f.n DESC")
+		r.q.claimQueue = strings.ReplaceAll(r.q.claimQueue, "ORDER BY c.n", "ORDER BY c.n DESC")
 	}))
 }
 

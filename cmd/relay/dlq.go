@@ -202,6 +202,9 @@ func parkedText(e relay.ParkedEvent) string {
 	line("class", e.Class)
 	line("reason", e.Reason)
 	line("attempts", fmt.Sprint(e.Attempts))
+	if e.MayBeOut {
+		line("may be out", "an attempt is under way, or ended without an answer: the broker may have the event")
+	}
 	line("parked at", e.ParkedAt.UTC().Format(time.RFC3339))
 	if !e.NextAttemptAt.IsZero() {
 		line("next attempt", e.NextAttemptAt.UTC().Format(time.RFC3339))
@@ -246,18 +249,18 @@ who gave it are recorded in the table parked_action. --dry-run only counts.`,
 					act = relay.Discard
 				}
 				n, err := act(cmd.Context(), pool, c.Database.Schema, f.filter, f.action)
-				if err != nil {
+				if err != nil && !errors.Is(err, relay.ErrBeingPublished) { // the others are done
 					return err
 				}
 				if f.json {
-					return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"action": name, "events": n, "dry_run": f.action.DryRun})
+					return errors.Join(err, json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"action": name, "events": n, "dry_run": f.action.DryRun}))
 				}
 				verb := map[string]string{"redrive": "redriven", "discard": "discarded"}[name]
 				if f.action.DryRun {
 					verb = "would be " + verb
 				}
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d events %s\n", n, verb)
-				return err
+				_, printed := fmt.Fprintf(cmd.OutOrStdout(), "%d events %s\n", n, verb)
+				return errors.Join(err, printed)
 			})
 		},
 	}

@@ -156,7 +156,9 @@ CREATE TABLE {{.schema}}.parked (
   next_attempt_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   retry_since     timestamptz NOT NULL DEFAULT clock_timestamp(), -- its age counts from here: parked, or redriven
   parked_at       timestamptz NOT NULL DEFAULT clock_timestamp(),
-  action          bigint      -- {{.schema}}.parked_action.n: the last redrive or discard
+  action          bigint,     -- {{.schema}}.parked_action.n: the last redrive or discard
+  claim           bigint,     -- the lease's epoch under which it is being published; NULL = by nobody
+  unanswered      boolean     NOT NULL DEFAULT false -- an attempt ended without an answer: it may have been published
 );
 CREATE UNIQUE INDEX parked_event_idx ON {{.schema}}.parked (pipeline, event_id, source) WHERE state <> 'discarded';
 CREATE INDEX parked_lane_idx ON {{.schema}}.parked (pipeline, destination, key, n) WHERE blocks;
