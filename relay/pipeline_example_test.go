@@ -23,6 +23,21 @@ func ExamplePipeline() {
 	}
 }
 
+// A filter is widened: the relays of the pipeline are stopped, start with the new
+// filter afterwards, and publish what it lets through from where they were.
+func ExampleChangeFilter() {
+	ctx := context.Background()
+	pool, err := pgxpool.New(ctx, "postgres://outbox_relay@localhost/shop")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer pool.Close()
+	wider := relay.Filter{Topics: []string{"orders", "payments", "refunds"}}
+	if err := relay.ChangeFilter(ctx, pool, "", "kafka", wider); err != nil {
+		log.Fatal(err) // for example ErrPipelineHeld, while a relay still runs it
+	}
+}
+
 // The pipeline that a stream has moved away from is dropped: it no longer keeps
 // events from being truncated.
 func ExampleDropPipeline() {

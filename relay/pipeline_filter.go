@@ -26,7 +26,7 @@ type FilterError struct {
 // Error implements error and ends with the ways out.
 func (e *FilterError) Error() string {
 	return fmt.Sprintf("%v: pipeline %q publishes %s, configured is %s; give the pipeline a new name (start: {pipeline: %s} lets it go on from here),"+
-		" or stop every relay that runs it and then: relay pipeline filter %s", ErrFilterChanged, e.Pipeline, e.Stored, e.Configured, e.Pipeline, e.Pipeline)
+		" or stop every relay that runs it and then: relay pipeline filter %s (in Go: relay.ChangeFilter)", ErrFilterChanged, e.Pipeline, e.Stored, e.Configured, e.Pipeline, e.Pipeline)
 }
 
 // Unwrap returns [ErrFilterChanged].

@@ -9,6 +9,7 @@ import (
 
 	"github.com/outboxkit/outboxkit/brokers"
 	"github.com/outboxkit/outboxkit/internal/pgtest"
+	"github.com/outboxkit/outboxkit/internal/services/pgbouncer"
 )
 
 // Interrupted, it goes on where it was: nothing is missing, and after a clean stop
@@ -159,13 +160,73 @@ func TestReplayGoesOnAfterACrash(t *testing.T) {
 	cfg.Rate = 40
 	_, err := Replay(t.Context(), db.relay, cfg)
 	require.NoError(t, err)
+	requireReplayed(t, p.payloads(), 40)
+}
+
+// requireReplayed: each number below n is there, the first ones in order.
+func requireReplayed(t *testing.T, payloads []string, n int) {
+	t.Helper()
 	next := 0
-	for _, payload := range p.payloads() {
-		var n int
-		_, err := fmt.Sscan(payload, &n)
+	for _, payload := range payloads {
+		var i int
+		_, err := fmt.Sscan(payload, &i)
 		require.NoError(t, err)
-		require.LessOrEqual(t, n, next, "nothing is missing, first publications are in order")
-		next = max(next, n+1)
+		require.LessOrEqual(t, i, next, "nothing is missing, first publications are in order")
+		next = max(next, i+1)
 	}
-	require.Equal(t, 40, next)
+	require.Equal(t, n, next)
+}
+
+// The standby that takes over knows less of the replay than had been stored, and
+// takes new events at once: what it knows is gone on from, what is new is not of the
+// replay.
+func TestReplayGoesOnAfterAFailover(t *testing.T) {
+	t.Parallel()
+	for name, pooler := range map[string]bool{"direct": false, "through pgbouncer": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if err := pgbouncer.Available(); pooler && err != nil {
+				skip(t, err.Error())
+			}
+			ctx := t.Context()
+			primary := pgtest.Own(t)
+			db := migrated(t, primary.URL("postgres"))
+			for i := range 40 {
+				db.write(t, "k", fmt.Sprint(i))
+			}
+			db.passed(t)
+			standby, err := primary.Standby(ctx, nil)
+			require.NoError(t, err)
+			t.Cleanup(func() { require.NoError(t, standby.Close(context.Background())) })
+			pool, route := routed(t, primary, pooler)
+			p := &recorder{}
+			p.answer = func(_ context.Context, call int, msgs []brokers.Message) []error {
+				switch call {
+				case 2:
+					require.NoError(t, standby.CatchUp(ctx, primary))
+					require.NoError(t, standby.Detach(ctx))
+				case 5:
+					require.NoError(t, primary.Kill())
+					require.NoError(t, standby.Promote(ctx))
+					after := opened(t, standby.URL("postgres"))
+					require.Less(t, scan[int](t, after.admin, `SELECT published FROM outbox.replay`), len(p.messages()), "it lags")
+					after.write(t, "k", "after")
+					route(standby)
+				}
+				return make([]error, len(msgs))
+			}
+			cfg := replayTo(t, p)
+			cfg.Rate = 20 // pages of 5
+			got, err := Replay(ctx, pool, cfg)
+			require.NoError(t, err)
+			requireReplayed(t, p.payloads(), 40)
+			if !pooler { // which may hide that the progress is stored on another server
+				require.Greater(t, len(p.messages()), 40, "it has met the failover")
+			}
+			list, err := Replays(ctx, pool, "")
+			require.NoError(t, err)
+			require.Equal(t, replayDone, list[0].State)
+			require.Equal(t, got.Published, list[0].Published)
+		})
+	}
 }

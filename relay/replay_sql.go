@@ -42,6 +42,8 @@ VALUES ($1, $2, $3::jsonb, $4::jsonb, $5::jsonb, $6, $7, $6, $8, $9, $10) RETURN
 WHERE id::text = $1 AND state IN ('running', 'stopped')`
 	sqlReplayLoad = `SELECT pipeline, destination, filter, slots, bound, first, last, cursor, published, state, runner, held, refused
 FROM {s}.replay WHERE id::text = $1`
+	// Without the token: whatever a replay covers was committed before its row, so a
+	// server that has the row has all of that, and the cursor means the same there.
 	sqlReplaySave = `UPDATE {s}.replay SET cursor = $3, published = $4, state = $5, error = $6, held = $7, refused = coalesce($8::text::jsonb, refused), updated_at = clock_timestamp()
 WHERE id::text = $1 AND runner = $2`
 	sqlReplayList = `SELECT id::text, pipeline, destination, filter, state, error, published, refused, held,

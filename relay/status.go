@@ -31,8 +31,7 @@ type PipelineStatus struct {
 	// passed. Up to about [BacklogCounted] they are counted; beyond that the number
 	// comes from the distance of ids and BacklogExact is false. A relay stores its
 	// position a few times a second, so a busy pipeline is a little further than
-	// this says. The filter is not known here: events that it leaves out count
-	// until they are passed.
+	// this says. Events that the filter leaves out do not count.
 	Backlog      int64 `json:"backlog"`
 	BacklogExact bool  `json:"backlog_exact"`
 	// OldestUnsentSeconds is the age of the oldest event of the backlog, 0 if there
@@ -128,12 +127,13 @@ LEFT JOIN LATERAL (SELECT id FROM {s}.event_{n} ORDER BY id DESC LIMIT 1) b ON t
 	// look is bounded by $1 rows, all positions of a pipeline sharing it.
 	sqlStatusBacklog = `WITH latest AS MATERIALIZED (` + latest + `),
 g AS MATERIALIZED (SELECT pipeline, n, array_agg(shard) shards, greatest($1::bigint / count(*) OVER (PARTITION BY pipeline), 100) most
-  FROM latest GROUP BY pipeline, n)
+  FROM latest GROUP BY pipeline, n),
+f AS MATERIALIZED (SELECT name, filter->'topics' topics, filter->'types' types FROM {s}.pipeline)
 SELECT g.pipeline, cardinality(g.shards), extract(epoch FROM clock_timestamp() - p.at)::float8, late.rows + fresh.rows,
-  CASE WHEN fresh.seen = g.most THEN greatest(pg_sequence_last_value('{s}.event_id_seq') - fresh.last, 0) * cardinality(g.shards) / $2::int ELSE 0 END,
+  CASE WHEN fresh.seen = g.most THEN greatest(pg_sequence_last_value('{s}.event_id_seq') - fresh.last, 0) * fresh.wanted / fresh.seen * cardinality(g.shards) / $2::int ELSE 0 END,
   late.rows < g.most AND fresh.seen < g.most,
   coalesce(extract(epoch FROM clock_timestamp() - least(late.oldest, fresh.oldest)), 0)::float8
-FROM g JOIN {s}.position p ON p.n = g.n CROSS JOIN LATERAL (
+FROM g JOIN {s}.position p ON p.n = g.n JOIN f ON f.name = g.pipeline CROSS JOIN LATERAL (
   SELECT count(*) AS rows, min(created_at) AS oldest FROM (
     SELECT e.created_at FROM (
       SELECT pg_snapshot_xip(p.s) UNION SELECT pg_snapshot_xip(p.s2)
@@ -141,13 +141,16 @@ FROM g JOIN {s}.position p ON p.n = g.n CROSS JOIN LATERAL (
       UNION SELECT i::text::xid8 FROM generate_series(pg_snapshot_xmax(p.s2)::text::bigint, p.b2::text::bigint - 1) i) x(x)
     CROSS JOIN LATERAL (SELECT e.created_at FROM {s}.event e
       WHERE e.xid = x.x AND e.id <= greatest(p.h, p.c) AND e.shard = ANY(g.shards)
+        AND (f.topics IS NULL OR f.topics ? e.topic) AND (f.types IS NULL OR f.types ? e.type)
         AND NOT (e.id <= p.h AND pg_visible_in_snapshot(e.xid, p.s))
         AND (e.id <= p.c AND pg_visible_in_snapshot(e.xid, p.s2)) IS NOT TRUE
       ORDER BY e.id LIMIT g.most) e
     LIMIT g.most) e) late
 CROSS JOIN LATERAL (
-  SELECT count(*) AS seen, count(*) FILTER (WHERE mine) AS rows, max(id) AS last, min(created_at) FILTER (WHERE mine) AS oldest FROM (
-    SELECT e.id, e.created_at, e.shard = ANY(g.shards) AS mine FROM {s}.event e
+  SELECT count(*) AS seen, count(*) FILTER (WHERE wanted) AS wanted, count(*) FILTER (WHERE wanted AND mine) AS rows, max(id) AS last,
+    min(created_at) FILTER (WHERE wanted AND mine) AS oldest FROM (
+    SELECT e.id, e.created_at, e.shard = ANY(g.shards) AS mine,
+      (f.topics IS NULL OR f.topics ? e.topic) AND (f.types IS NULL OR f.types ? e.type) AS wanted FROM {s}.event e
     WHERE e.id > greatest(p.h, p.c) ORDER BY e.id LIMIT g.most) e) fresh`
 )
 

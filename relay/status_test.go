@@ -177,6 +177,41 @@ func TestLargeBacklogIsBounded(t *testing.T) {
 	require.Positive(t, p.OldestUnsentSeconds)
 }
 
+// What the filter leaves out is not waited for: neither counted nor estimated, and
+// not the oldest.
+func TestBacklogKnowsTheFilter(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	filtered := Pipeline{Name: "test", To: &recorder{}, Filter: Filter{Topics: []string{"a", "b"}, Types: []string{"x"}}}
+	r := newRelay(t, db.relay, Config{Pipelines: []Pipeline{filtered}})
+	stop := running(t, r)
+	eventually(t, r.owns, "registered")
+	late := begin(t, db)
+	for _, topic := range []string{"a", "c"} {
+		_, err := late.Exec(t.Context(), `INSERT INTO outbox.event (topic, key, type, source) VALUES ($1, 'k', 'x', '/')`, topic)
+		require.NoError(t, err)
+	}
+	db.writeTo(t, "b", "x", "1")
+	eventually(t, func() bool { return r.Stats().Pipelines[0].Published == 1 && r.caughtUp() }, "published")
+	require.NoError(t, stop())
+	require.NoError(t, late.Commit(t.Context()))
+	require.EqualValues(t, 1, backlog(t, db).Backlog, "late ones")
+
+	db.writeTo(t, "c", "x", "2")
+	db.exec(t, `UPDATE outbox.event SET created_at = now() - interval '1 hour' WHERE topic = 'c'`)
+	db.writeTo(t, "a", "y", "3")
+	db.writeTo(t, "a", "x", "4")
+	p := backlog(t, db)
+	require.EqualValues(t, 2, p.Backlog)
+	require.True(t, p.BacklogExact)
+	require.Less(t, p.OldestUnsentSeconds, 1800.0)
+
+	db.exec(t, `INSERT INTO outbox.event (topic, key, type, source) SELECT (ARRAY['a', 'c', 'd', 'e'])[1 + g % 4], g::text, 'x', '/' FROM generate_series(1, 40000) g`)
+	p = backlog(t, db)
+	require.False(t, p.BacklogExact)
+	require.InDelta(t, 10_000, p.Backlog, 500)
+}
+
 func TestStatusWithoutATable(t *testing.T) {
 	t.Parallel()
 	db := newDatabase(t)
