@@ -152,6 +152,7 @@ type tuning struct {
 	pollMin    time.Duration // between probes while events flow
 	pollMax    time.Duration // and when there are none
 	standby    time.Duration // between looks at the leases of another instance
+	unable     time.Duration // that an engine may fail before others get its share; 0 = from Lease
 	retainTick time.Duration // between looks at the slots; 0 = from Retention
 	retryMax   time.Duration // longest pause between attempts, broker away
 	badMax     time.Duration // the same for bad destinations and events

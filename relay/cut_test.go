@@ -261,9 +261,10 @@ func TestConnectionLossAtAnyStatement(t *testing.T) {
 		return c.lacking(newQueries("outbox"),
 			"newToken",                       // after a recovery: TestServerCrashes
 			"registerCopy", "registerCopied", // in register's transaction, for another way to start
-			"schemas",      // events here have none
-			"expireParked", // after a day
-			"late",         // the same code as fresh; whether there are late rows is chance
+			"schemas",              // events here have none
+			"expireParked",         // after a day
+			"withdraw", "comeBack", // of an engine that fails for long
+			"late", // the same code as fresh; whether there are late rows is chance
 		)
 	}
 	deadline := time.Now().Add(30 * time.Second)

@@ -19,6 +19,8 @@ type engine struct {
 	log   *slog.Logger
 	stats *pipelineStats
 
+	health health
+
 	mu      sync.Mutex
 	current *session // nil between sessions
 }
@@ -46,6 +48,12 @@ func (e *engine) run(ctx context.Context, t *tenure) {
 	reading, stopReading := context.WithCancel(t.work)
 	defer stopReading()
 	defer context.AfterFunc(ctx, stopReading)()
+	var watch sync.WaitGroup
+	e.health.anew()
+	e.health.withdrawn(false) // joined under a new name
+	watch.Go(func() { e.watch(reading, t) })
+	defer watch.Wait()
+	defer stopReading()
 	for reading.Err() == nil {
 		err := e.once(reading, t)
 		if err == nil {
@@ -61,6 +69,7 @@ func (e *engine) run(ctx context.Context, t *tenure) {
 			return
 		}
 		e.log.Warn("relay: session ended", "instance", t.name, "error", err)
+		e.stayAway(reading, t)
 		sleep(reading, pause.NextBackOff())
 	}
 }

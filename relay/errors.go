@@ -45,6 +45,7 @@ var (
 	errLeaseLost   = errors.New("the lease has run out or was taken over")
 	errDrained     = errors.New("drain timeout")
 	errStuck       = errors.New("shards that others wait for cannot be drained")
+	errUnable      = errors.New("shards do not move here: withdrawn, so that others publish them")
 	errStandby     = errors.New("the database is a standby in recovery")
 )
 

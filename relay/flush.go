@@ -66,7 +66,7 @@ func (s *session) flushed(ctx context.Context, err error) bool {
 // is void. It must work after the session's context has ended.
 func (s *session) lastFlush() {
 	cause := context.Cause(s.ctx)
-	if cause != nil && !errors.Is(cause, errDrained) && !errors.Is(cause, errStuck) {
+	if cause != nil && !errors.Is(cause, errDrained) && !errors.Is(cause, errStuck) && !errors.Is(cause, errUnable) {
 		return
 	}
 	pause := jitter(s.r.tune.retryMax)

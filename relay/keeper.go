@@ -20,6 +20,7 @@ func (s *session) keep(ctx context.Context) {
 		err := s.balance(ctx)
 		stay, all := s.progress.held()
 		s.stats.holds(stay)
+		s.health.struggles(err, stay, time.Now())
 		switch {
 		case ctx.Err() != nil:
 			return

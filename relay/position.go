@@ -3,6 +3,7 @@ package relay
 import (
 	"slices"
 	"sync"
+	"time"
 )
 
 // progress is which shards a session holds, how far it has published them, and
@@ -23,8 +24,9 @@ type progress struct {
 
 type shardProgress struct {
 	epoch  int64
-	at     position // published
-	stored position // in the database
+	at     position  // published
+	moved  time.Time // when it advanced
+	stored position  // in the database
 	state  shardState
 	last   position // what the reader handed over last, once draining
 	lost   bool     // the database refused its position: it is another's
@@ -180,9 +182,10 @@ func (p *progress) remove(shards map[int16]int64) {
 func (p *progress) advance(shards []int16, to position, published bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	now := time.Now()
 	for _, s := range shards {
 		if sp := p.shards[s]; sp != nil {
-			sp.at = to
+			sp.at, sp.moved = to, now
 		}
 	}
 	p.dirty = p.dirty || published

@@ -104,7 +104,7 @@ WHERE` + parkedWhere + `AND p.n <= $12::bigint AND p.state = ANY($13::text[]) OR
 WHERE n = ANY($1::bigint[]) AND state IN ('dead', 'retrying')`
 	// With the leases locked no claim comes or goes. One of a lease that has passed on,
 	// or whose owner is silent, is void: its relay publishes nothing any more.
-	beingPublished = `EXISTS (SELECT FROM {s}.lease l JOIN {s}.instance i ON i.name = l.owner AND i.expires_at > clock_timestamp()
+	beingPublished = `EXISTS (SELECT FROM {s}.lease l JOIN {s}.instance i ON i.name = l.owner AND ` + sqlLive + `
   WHERE l.pipeline = p.pipeline AND l.shard = p.shard AND l.epoch = p.claim)`
 	sqlBusy    = `SELECT count(*) FROM {s}.parked p WHERE n = ANY($1::bigint[]) AND ` + beingPublished
 	sqlDiscard = `UPDATE {s}.parked p SET state = 'discarded', blocks = false, action = $2, claim = NULL, unanswered = p.unanswered OR p.claim IS NOT NULL

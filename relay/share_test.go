@@ -252,5 +252,5 @@ func TestStuckShardsAreGivenUp(t *testing.T) {
 	mine := scan[int](t, db.admin, `SELECT count(*) FROM outbox.event e JOIN outbox.lease l USING (shard) JOIN outbox.instance i ON i.name = l.owner
 WHERE i.started_at = (SELECT max(started_at) FROM outbox.instance)`)
 	require.Positive(t, mine)
-	eventually(t, func() bool { return len(p.messages()) == mine }, "published elsewhere")
+	eventually(t, func() bool { return len(p.messages()) >= mine }, "published elsewhere")
 }

@@ -16,6 +16,7 @@ type queries struct {
 	identity, ahead                                 string
 	version, grants                                 string
 	join, beat, retire, leave                       string
+	withdraw, comeBack                              string
 	filter, filterShare                             string
 	registerLock, register                          string
 	registerLeases, registerStart                   string
@@ -124,7 +125,15 @@ const (
 	sqlJoin   = `INSERT INTO {s}.instance (name, expires_at, pipelines) VALUES ($1, clock_timestamp() + $2::bigint * interval '1 ms', $3::text[])`
 	sqlBeat   = `UPDATE {s}.instance SET beat_at = clock_timestamp(), expires_at = clock_timestamp() + $2::bigint * interval '1 ms', report = $3::text::jsonb WHERE name = $1`
 	sqlRetire = `UPDATE {s}.instance SET pipelines = '{}' WHERE name = $1`
-	sqlLeave  = `DELETE FROM {s}.instance WHERE name = $1`
+	// Not more than a living instance, where the broker answers; otherwise one that
+	// gets on. Two that withdraw at once see that when they look whether to come back.
+	sqlWithdraw = `UPDATE {s}.instance SET pipelines = array_remove(pipelines, $2) WHERE name = $1 AND $2 = ANY (pipelines)
+  AND EXISTS (SELECT FROM {s}.instance i WHERE i.name <> $1 AND $2 = ANY (i.pipelines) AND ` + sqlLive + `
+    AND ($3::boolean OR EXISTS (SELECT FROM {s}.position p WHERE p.pipeline = $2 AND p.owner = i.name
+      AND p.at > clock_timestamp() - $4::bigint * interval '1 ms')))`
+	sqlComeBack = `UPDATE {s}.instance SET pipelines = pipelines || $2::text WHERE name = $1 AND NOT $2 = ANY (pipelines)
+  AND ($3::boolean OR NOT EXISTS (SELECT FROM {s}.instance i WHERE i.name <> $1 AND $2 = ANY (i.pipelines) AND ` + sqlLive + `))`
+	sqlLeave = `DELETE FROM {s}.instance WHERE name = $1`
 	// The first instances to join hold one shard more if the shares are not equal.
 	// An expired instance has no share, but keeps its leases until expire.
 	sqlLook = `WITH live AS (SELECT name, row_number() OVER (ORDER BY started_at, name) AS rank, count(*) OVER () AS n
@@ -188,6 +197,8 @@ func newQueries(schema string) queries {
 		join:           in(sqlJoin),
 		beat:           in(sqlBeat),
 		retire:         in(sqlRetire),
+		withdraw:       in(sqlWithdraw),
+		comeBack:       in(sqlComeBack),
 		leave:          in(sqlLeave),
 		filter:         in(sqlFilter),
 		filterShare:    in(sqlFilterShare),
