@@ -9,109 +9,99 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/outboxkit/outboxkit/brokers"
-	"github.com/outboxkit/outboxkit/internal/pgtest"
 )
 
-// Run's context ends while a statement is under way, each kind of them in a life of
-// its own, or while the publisher works. Run returns promptly and without an error, and
-// in the end nothing is lost or out of order.
+// Run's context ends when a statement is about to be sent, each kind of them in a
+// life of its own, or when the publisher is called. Run returns promptly and without
+// an error, and in the end nothing is lost or out of order.
 func TestCancelledAtAnyStage(t *testing.T) {
 	t.Parallel()
-	db := migrated(t, pgtest.Own(t).URL("postgres")) // others' transactions hold truncation back
-	db.counters(t)
-	var (
-		mu      sync.Mutex
-		cancel  context.CancelFunc
-		done    = map[string]bool{} // kinds that a context has ended at
-		waiting = ""                // the kind that this life ended at
-	)
-	stage := func(kind string) {
-		mu.Lock()
-		defer mu.Unlock()
-		if waiting == "" && !done[kind] {
-			done[kind], waiting = true, kind
-			cancel() // before the statement is sent
-		}
+	stages := &stages{done: map[string]bool{}}
+	run := newCutRun(t, &cutter{meet: stages.meet})
+	run.pool = run.c.pool(t, run.db)
+	answer := run.to.answer
+	run.to.answer = func(ctx context.Context, call int, msgs []brokers.Message) []error {
+		stages.meet("publish")
+		return answer(ctx, call, msgs)
 	}
-	c := &cutter{meet: stage}
-	pool := c.pool(t, db)
-	got := &history{}
-	inner := rejecting(got)
-	p := &recorder{answer: func(ctx context.Context, call int, msgs []brokers.Message) []error {
-		stage("publish")
-		return inner.answer(ctx, call, msgs)
-	}}
+	l := &load{t: t, db: run.db, seed: seed(t)}
 	written := make(chan struct{})
-	l := &load{t: t, db: db, seed: seed(t)}
 	go func() {
 		defer close(written)
 		l.run(duration(t, 3*time.Second))
 	}()
-	life := func(ctx context.Context) error {
-		cfg := config(p)
-		cfg.Lease = time.Second
-		cfg.Retention = 600 * time.Millisecond
-		r := parkingRelay(t, db, cfg)
-		r.pool = pool
-		r.tune.pageRows, r.tune.pruneAfter, r.tune.retainTick = 500, 5, 20*time.Millisecond
-		return r.Run(ctx)
-	}
-	redrive := func() {
-		_, err := Redrive(t.Context(), db.relay, "", ParkedFilter{State: stateDead}, ParkedAction{By: "test", Reason: "test"})
-		require.NoError(t, err)
-	}
-	var longest time.Duration
-	lives := 0
+	lives, longest := 0, time.Duration(0)
 	for {
-		ctx, end := context.WithCancel(t.Context())
-		mu.Lock()
-		cancel, waiting = end, ""
-		mu.Unlock()
-		over := make(chan error, 1)
-		go func() { over <- life(ctx) }()
-		select {
-		case <-ctx.Done():
-		case <-time.After(3 * time.Second): // nothing new is coming
-			mu.Lock()
-			waiting = "none"
-			mu.Unlock()
-			end()
-			require.NoError(t, <-over)
-		}
-		began := time.Now()
-		mu.Lock()
-		at := waiting
-		mu.Unlock()
-		if at == "none" {
+		at, took := run.life(stages)
+		if at == "" {
 			break
 		}
-		lives++
-		select {
-		case err := <-over:
-			require.NoError(t, err, "at %s", at)
-			longest = max(longest, time.Since(began))
-		case <-time.After(5 * time.Second):
-			t.Fatalf("Run has not returned 5 s after its context ended at: %s", at)
-		}
-		redrive()
+		require.Less(t, took, 5*time.Second, "Run returns after its context has ended at: %s", at)
+		lives, longest = lives+1, max(longest, took)
+		run.redrive()
 	}
 	<-written
-	want := db.want(t)
-	ctx, end := context.WithCancel(t.Context())
-	over := make(chan error, 1)
-	go func() { over <- life(ctx) }()
-	deadline := time.Now().Add(patience)
-	for got.missing(want) > 0 && time.Now().Before(deadline) {
-		redrive()
+	stages.arm(nil)
+	stop := run.start()
+	want := run.db.want(t)
+	for deadline := time.Now().Add(patience); run.got.missing(want) > 0 && time.Now().Before(deadline); {
+		run.redrive()
 		<-time.After(tick)
 	}
-	end()
-	require.NoError(t, <-over)
-	require.Empty(t, got.violations(want, false))
+	require.NoError(t, stop())
+	require.Empty(t, run.got.violations(want, false))
 	t.Logf("%d lives, Run returned after %v at most", lives, longest)
+	q := newQueries("outbox")
 	for what, kind := range map[string]string{
-		"publish": "publish", "probe": sqlProbe, "page": "", "flush": sqlFlush, "park": sqlPark, "resolve": sqlPromote, "load": sqlLoad, "take": sqlTake,
+		"publishing": "publish", "probing": q.probe, "flushing": q.flush, "parking": q.park, "resolving": q.promote,
+		"loading": q.load, "taking": q.take, "a commit": "commit after " + q.park,
 	} {
-		require.True(t, kind == "" || done[inSchema(kind, "outbox")], "never cancelled at %s", what)
+		require.True(t, stages.done[kind], "a context ends while %s", what)
 	}
+}
+
+// life is one Run, which ends at a stage that none has ended at before. It returns
+// that stage, or "" if there is none any more, and how long Run took to return.
+func (run *cutRun) life(stages *stages) (at string, took time.Duration) {
+	ctx, cancel := context.WithCancel(run.t.Context())
+	defer cancel()
+	r := run.relay()
+	stages.arm(cancel)
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	select {
+	case <-ctx.Done():
+		at = stages.at
+	case <-time.After(3 * time.Second): // nothing new has come
+		stages.arm(nil)
+		cancel()
+	}
+	began := time.Now()
+	require.NoError(run.t, <-done, "at %s", at)
+	return at, time.Since(began)
+}
+
+// stages ends a context when something happens for the first time.
+type stages struct {
+	mu     sync.Mutex
+	cancel context.CancelFunc // nil: not now
+	done   map[string]bool
+	at     string // what cancel was called at
+}
+
+func (s *stages) arm(cancel context.CancelFunc) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cancel, s.at = cancel, ""
+}
+
+func (s *stages) meet(what string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cancel == nil || s.done[what] {
+		return
+	}
+	s.done[what], s.at = true, what
+	s.cancel()
+	s.cancel = nil
 }

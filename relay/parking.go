@@ -156,7 +156,9 @@ func (s *session) loadParked(ctx context.Context) error {
 	p.mu.Lock()
 	began := p.loads
 	p.mu.Unlock()
-	rows, err := s.r.pool.Query(ctx, s.r.q.parkedLanes, s.name)
+	op, cancel := context.WithTimeout(ctx, 8*s.r.tune.opTimeout) // up to a million lanes
+	defer cancel()
+	rows, err := s.r.pool.Query(op, s.r.q.parkedLanes, s.name)
 	if err != nil {
 		return fmt.Errorf("load parked keys: %w", err)
 	}

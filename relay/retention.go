@@ -46,7 +46,9 @@ func (r *Relay) slotTime() time.Duration { return r.cfg.Retention / (slots - 2) 
 
 func (r *Relay) retainOnce(ctx context.Context) error {
 	var seq int64
-	if err := r.pool.QueryRow(ctx, `SELECT pg_sequence_last_value('`+r.cfg.Schema+`.slot_seq')`).Scan(&seq); err != nil {
+	op, cancel := r.op(ctx)
+	defer cancel()
+	if err := r.pool.QueryRow(op, `SELECT pg_sequence_last_value('`+r.cfg.Schema+`.slot_seq')`).Scan(&seq); err != nil {
 		return fmt.Errorf("read slot: %w", err)
 	}
 	current := int(seq & (slots - 1))
@@ -64,7 +66,9 @@ func (r *Relay) retainOnce(ctx context.Context) error {
 	}
 	// Only onto an empty slot; otherwise the current one grows.
 	next := (current + 1) & (slots - 1)
-	_, err = r.pool.Exec(ctx, slotSQL(r.q.slotUp, next), seq)
+	up, cancelUp := r.op(ctx) // the first has been running while slots were reclaimed
+	defer cancelUp()
+	_, err = r.pool.Exec(up, slotSQL(r.q.slotUp, next), seq)
 	return err
 }
 
