@@ -56,14 +56,12 @@ func TestConnectionLossAtAnyStatement(t *testing.T) {
 	c := &cutter{}
 	run := newCutRun(t, c)
 	c.judge = func(kind string, n int) fate {
-		switch cuts := c.cuts[kind]; {
-		case run.late.Load() && rand.IntN(40) == 0:
+		if run.late.Load() && rand.IntN(40) == 0 {
 			return fate(1 + rand.IntN(2))
-		case n%3 == 0: // passes, so that there is a next one
-		case cuts[unsent] < 3 && cuts[unsent] <= cuts[unheard]:
-			return unsent
-		case cuts[unheard] < 3:
-			return unheard
+		}
+		f := fate(n % 3) // every third passes, so that there is a next one
+		if c.cuts[kind][f] < 3 {
+			return f
 		}
 		return spared
 	}

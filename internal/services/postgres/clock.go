@@ -39,12 +39,12 @@ func (s *Server) fakeClock(spec *proc.Spec) error {
 		}
 	}
 	spec.Env = append(os.Environ(), "LD_PRELOAD="+library, "FAKETIME_TIMESTAMP_FILE="+s.clock(),
-		"FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1", "NO_FAKE_STAT=1")
+		"FAKETIME_CACHE_DURATION=1", "FAKETIME_DONT_FAKE_MONOTONIC=1", "NO_FAKE_STAT=1")
 	return nil
 }
 
 // SetClock puts the clock of a server with Config.Clock that far ahead of the
-// machine's, behind it if negative. The monotonic clock goes on undisturbed, as on
+// machine's, behind it if negative, in each of its processes within a second. The monotonic clock goes on undisturbed, as on
 // a machine whose clock is set.
 func (s *Server) SetClock(ahead time.Duration) error {
 	temp := s.clock() + ".new" // renamed: nobody reads half of it
