@@ -316,3 +316,45 @@ func mustBegin(t *testing.T, db *database) pgx.Tx {
 	t.Cleanup(func() { _ = tx.Rollback(context.Background()) })
 	return tx
 }
+
+// What is parked under a mapped topic is retried there, and dead when it has been
+// for too long.
+func TestRetriesEndByAge(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	cfg := config(&recorder{answer: failing(func(m brokers.Message) error {
+		if m.Topic != "mapped.t" {
+			return errBad
+		}
+		return errTopic
+	})})
+	cfg.Pipelines[0].Topic = func(topic string) string { return "mapped." + topic }
+	r := parkingRelay(t, db, cfg)
+	r.tune.park.attempts, r.tune.park.age = 1_000_000, 300*time.Millisecond
+	running(t, r)
+	db.write(t, "k", "1")
+	db.write(t, "k", "2")
+	eventually(t, func() bool { return db.parkedStates(t) == "1 dead, 2 blocked" }, "dead: %s", db.parkedStates(t))
+	list, err := Parked(t.Context(), db.relay, "", ParkedFilter{State: stateDead}, 0, 10)
+	require.NoError(t, err)
+	require.Equal(t, []string{"t", "mapped.t", "destination"}, []string{list[0].Topic, list[0].Destination, list[0].Class})
+}
+
+// An event whose topic stays shut has no attempts of its own: its age counts too.
+func TestEventsOfAShutTopicDieByAge(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	r := parkingRelay(t, db, config(&recorder{answer: failing(func(brokers.Message) error { return errTopic })}))
+	r.tune.park.attempts = 1_000_000
+	running(t, r)
+	db.write(t, "k", "1")
+	db.write(t, "l", "2")
+	eventually(t, func() bool { return db.parkedStates(t) == "1 retrying, 2 retrying" }, "parked")
+	topic := r.engines[0].session().parking.topics.get("t")
+	topic.mu.Lock()
+	topic.state, topic.until = circuitOpen, time.Now().Add(time.Hour)
+	topic.mu.Unlock()
+	db.exec(t, `UPDATE outbox.parked SET retry_since = now() - interval '25 hours', next_attempt_at = now() - interval '25 hours'
+WHERE convert_from(payload, 'UTF8') = '2'`)
+	eventually(t, func() bool { return db.parkedStates(t) == "1 retrying, 2 dead" }, "dead: %s", db.parkedStates(t))
+}
