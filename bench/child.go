@@ -31,7 +31,7 @@ type spec struct {
 	Queues   int           // of a topic, RabbitMQ
 	Record   bool          // remember when each event was acknowledged
 	AckDelay time.Duration // added to each Publish
-	InFlight int           // most events of a Publish with AckDelay; 0 = all
+	InFlight int           // most events that are under way with AckDelay; 0 = no limit
 	Retain   time.Duration // retention; 0 = the default
 	Profile  string        // file for a CPU profile
 }
@@ -155,7 +155,9 @@ func (s spec) publisher() *target {
 // target is the publisher of the relay, with what a figure adds.
 type target struct {
 	spec
-	to brokers.Publisher // nil: everything is confirmed at once
+	to   brokers.Publisher // nil: everything is confirmed at once
+	turn sync.Mutex        // of a Publish with InFlight
+
 	mu sync.Mutex
 	at map[string]int64
 }
@@ -169,6 +171,8 @@ func (t *target) Publish(ctx context.Context, msgs []brokers.Message) []error {
 		n := 1
 		if t.InFlight > 0 {
 			n = (len(msgs) + t.InFlight - 1) / t.InFlight
+			t.turn.Lock()
+			defer t.turn.Unlock()
 		}
 		time.Sleep(time.Duration(n) * t.AckDelay)
 	}

@@ -44,17 +44,13 @@ func (b *kafkaBroker) client(ctx context.Context, msgs []brokers.Message) (float
 		return 0, err
 	}
 	defer func() { _ = p.Close() }()
-	out := make([]*sarama.ProducerMessage, len(msgs))
-	for i := range msgs {
-		out[i] = producerMessage(&msgs[i])
-	}
 	began := time.Now()
 	go func() {
-		for _, m := range out {
-			p.Input() <- m
+		for i := range msgs { // from the same values that the relay's publisher gets
+			p.Input() <- producerMessage(&msgs[i])
 		}
 	}()
-	for range out {
+	for range msgs {
 		select {
 		case <-p.Successes():
 		case e := <-p.Errors():

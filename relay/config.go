@@ -145,6 +145,8 @@ func (c Config) validate() error {
 type tuning struct {
 	pageRows   int           // rows in a page
 	pageBytes  int64         // a page ends with the row that reaches this
+	pages      int           // pages that are published at once
+	split      int           // a topic with so many events in a page is published in several shares
 	filterIDs  int64         // log ids that a filtered page looks through at most
 	turnPages  int           // pages of a group before the next group has its turn
 	flushEvery time.Duration // between two flushes
@@ -163,7 +165,7 @@ type tuning struct {
 
 func defaultTuning() tuning {
 	return tuning{
-		pageRows: 6000, pageBytes: 4 << 20, filterIDs: 50_000, turnPages: 8,
+		pageRows: 6000, pageBytes: 4 << 20, pages: 3, split: 1000, filterIDs: 50_000, turnPages: 8,
 		flushEvery: 250 * time.Millisecond, pruneAfter: 500,
 		pollMin: 2 * time.Millisecond, pollMax: 50 * time.Millisecond,
 		standby: 250 * time.Millisecond, retryMax: 5 * time.Second, badMax: 30 * time.Second,

@@ -33,7 +33,7 @@ func TestServerCrashes(t *testing.T) {
 		return make([]error, len(msgs))
 	}}
 	r := newRelay(t, db.relay, config(p))
-	r.tune.pageRows = 50
+	r.tune.pageRows, r.tune.split = 50, 10
 	stop := running(t, r)
 	l := &load{t: t, db: db, seed: seed(t), crashing: true}
 	rnd := rand.New(rand.NewPCG(l.seed, 99))

@@ -51,7 +51,7 @@ GRANT SELECT, UPDATE ON counter TO outbox_writer`)
 	cfg := config(p)
 	cfg.Lease = time.Second
 	r := newRelay(t, both("outbox_relay"), cfg)
-	r.tune.pageRows = 50
+	r.tune.pageRows, r.tune.split = 50, 10
 	stop := running(t, r)
 	w := &ackedWriters{pool: both("outbox_writer"), acked: map[string]int{}}
 	stopWriting := w.run()

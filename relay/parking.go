@@ -58,6 +58,8 @@ type parking struct {
 	broker *circuit
 	topics *topicCircuits
 	budget *retryBudget
+	// trouble is held during an attempt while the broker's circuit is not closed.
+	trouble sync.Mutex
 
 	// storing keeps apart the transactions that park and those that resolve: one
 	// that queues an event behind another must not miss that this one goes.

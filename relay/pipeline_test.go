@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -71,7 +72,7 @@ func TestFilter(t *testing.T) {
 WHERE pipeline = 'test' ORDER BY q.sh, n DESC) l`) >= 100
 			}, "what is left out is passed, and that is stored")
 			require.NoError(t, stop())
-			require.Equal(t, want, p.payloads())
+			require.ElementsMatch(t, want, p.payloads()) // no order among topics
 		})
 	}
 }
@@ -109,7 +110,8 @@ func TestTopicsAreMapped(t *testing.T) {
 	for _, m := range p.messages() {
 		got = append(got, m.Topic+" "+string(m.Payload))
 	}
-	require.Equal(t, []string{"shop.one 0", "shop.one 1", "c 2", "shop.one 4"}, got)
+	slices.Sort(got) // no order among topics
+	require.Equal(t, []string{"c 2", "shop.one 0", "shop.one 1", "shop.one 4"}, got)
 }
 
 // Now means: what commits after the registration, open transactions included.

@@ -70,7 +70,7 @@ func runChild(ctx context.Context, url, file string) error {
 	if err != nil {
 		return err
 	}
-	r.tune.pageRows = childPage
+	r.tune.pageRows, r.tune.split = childPage, childPage/5
 	r.tune.flushEvery = 50 * time.Millisecond
 	r.tune.standby = 20 * time.Millisecond
 	r.tune.park.topicTrip, r.tune.park.every = 1, 10*time.Millisecond
@@ -228,8 +228,8 @@ func TestSIGSTOP(t *testing.T) {
 }
 
 // A process that is frozen in the middle of a backlog publishes, when it wakes up
-// after its lease, the rest of the page that it was handing to the broker, and
-// nothing else.
+// after its lease, the rest of the calls in which it was handing events to the broker,
+// and nothing else.
 func TestFrozenProcessPublishesOnlyWhatWasOnItsWay(t *testing.T) {
 	t.Parallel()
 	db := newDatabase(t)
@@ -258,7 +258,7 @@ SELECT 't', 'k' || g % 10, 'test', '/test', convert_to((g / 10 + 1)::text, 'UTF8
 	require.Zero(t, scan[int](t, db.admin, `SELECT count(*) FROM outbox.instance WHERE name = $1`, frozen), "it has a new name")
 	c.signal(t, syscall.SIGTERM)
 	require.NoError(t, c.cmd.Wait(), c.out.String())
-	require.LessOrEqual(t, rec.published()-before, childPage)
+	require.LessOrEqual(t, rec.published()-before, 2*childPage) // a share of each class, of neighbouring pages
 	require.Empty(t, rec.violations(want, false))
 	t.Logf("%d events published after waking up", rec.published()-before)
 }

@@ -98,7 +98,7 @@ func property(t testing.TB, db *database, d, grace time.Duration, tune func(*Rel
 	cfg.Retention = 600 * time.Millisecond
 	start := func(rows, turn int) func() error {
 		r := newRelay(t, db.relay, cfg)
-		r.tune.pageRows, r.tune.turnPages = rows, turn
+		r.tune.pageRows, r.tune.turnPages, r.tune.split = rows, turn, 10
 		r.tune.retainTick = 30 * time.Millisecond
 		r.tune.pruneAfter = 20
 		tune(r)
@@ -152,7 +152,7 @@ func TestCleanRestartsRepeatNothing(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(l.seed, 99))
 	restart := func() func() error {
 		r := newRelay(t, db.relay, config(p))
-		r.tune.pageRows = 20
+		r.tune.pageRows, r.tune.split = 20, 5
 		r.tune.flushEvery = time.Millisecond
 		return running(t, r)
 	}

@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -10,29 +9,10 @@ import (
 	"github.com/outboxkit/outboxkit/brokers"
 )
 
-// publishAll takes pages until reading ends. A page is resolved before the next
-// one is handed to the broker: that is what keeps the order of a key whose events
-// stand on several pages.
-func (s *session) publishAll(reading context.Context, pages <-chan page) {
-	for p := range pages {
-		// Once a page has been skipped all that follow must be, empty ones too:
-		// their positions lie beyond it.
-		if reading.Err() != nil || s.ctx.Err() != nil {
-			continue
-		}
-		s.stats.at(p)
-		if !s.resolve(p) {
-			s.end(errLeaseLost) // a cause that is already set stays
-			continue
-		}
-		s.progress.advance(p.shards, p.to, len(p.events) > 0 || s.passedOver(p))
-	}
-}
-
-// resolve publishes a page until the broker has confirmed each event of it or the
-// event is parked, and returns false if the session ended first.
-func (s *session) resolve(p page) bool {
-	todo, err := s.queueBehind(p.events)
+// resolve publishes a share until the broker has confirmed each event of it or the
+// event is to be parked, and returns false if the session ended first.
+func (s *session) resolve(sh *share, report func(published int)) bool {
+	todo, err := s.queueBehind(unresolved(sh.events))
 	if err != nil {
 		s.end(err)
 		return false
@@ -42,29 +22,36 @@ func (s *session) resolve(p page) bool {
 		if !s.t.alive() || s.ctx.Err() != nil {
 			return false
 		}
-		now, wait := s.choose(todo)
-		if len(now) > 0 {
-			s.attempt(now)
-			s.learn(now)
-		}
-		s.giveUp(todo)
+		wait := s.pass(todo)
 		left := unresolved(todo)
 		if len(left) < len(todo) {
 			pause.Reset()
-			// Remember the part that is done: less to repeat after a crash.
-			s.progress.advance(p.shards, p.after(published(p.events)), true)
 		} else if wait == 0 {
 			wait = pause.NextBackOff()
 		}
 		if todo = left; len(todo) > 0 {
+			report(published(sh.events))
 			sleep(s.ctx, wait)
 		}
 	}
-	if err := s.park(p); err != nil {
-		s.end(err)
-		return false
-	}
 	return true
+}
+
+// pass makes one attempt with what may be sent now, and returns how long to wait if
+// that is nothing. While the broker is in trouble, one share at a time has its pass:
+// probes are single, and a window that opens is not opened by each share anew.
+func (s *session) pass(todo []*item) (wait time.Duration) {
+	if state, _, _ := s.parking.broker.look(); state != circuitClosed {
+		s.parking.trouble.Lock()
+		defer s.parking.trouble.Unlock()
+	}
+	now, wait := s.choose(todo)
+	if len(now) > 0 {
+		s.attempt(now)
+		s.learn(now)
+	}
+	s.giveUp(todo)
+	return wait
 }
 
 // published is the number of events before the first one that is not published:

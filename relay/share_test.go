@@ -46,7 +46,7 @@ func TestSharesAreFairAndHandedOverAtOnce(t *testing.T) {
 	}}
 	join := func() func() error {
 		r := newRelay(t, poolAs(t, db.url, "outbox_relay", 4), config(p))
-		r.tune.pageRows = 50
+		r.tune.pageRows, r.tune.split = 50, 10
 		return running(t, r)
 	}
 	written := make(chan struct{})
