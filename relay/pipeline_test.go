@@ -162,7 +162,9 @@ func TestStartAtAnotherPipelinesPosition(t *testing.T) {
 					n++
 				}
 			}()
-			eventually(t, func() bool { return len(from.messages()) > 50 }, "the old one works")
+			eventually(t, func() bool {
+				return len(from.messages()) > 50 && scan[bool](t, db.admin, `SELECT max(greatest(h, c)) > 0 FROM outbox.position WHERE pipeline = 'old'`)
+			}, "the old one works, and has stored so")
 			if !overlap {
 				require.NoError(t, stopOld())
 			}
