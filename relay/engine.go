@@ -88,7 +88,7 @@ func (e *engine) once(reading context.Context, t *tenure) error {
 	defer stopReading()
 	defer context.AfterFunc(s.ctx, stopReading)()
 
-	pages := make(chan page, 1)
+	pages := make(chan page) // the reader holds one more
 	var keeper, reader, flusher sync.WaitGroup
 	keeper.Go(func() { s.keep(reading) })
 	reader.Go(func() {

@@ -258,7 +258,7 @@ SELECT 't', 'k' || g % 10, 'test', '/test', convert_to((g / 10 + 1)::text, 'UTF8
 	require.Zero(t, scan[int](t, db.admin, `SELECT count(*) FROM outbox.instance WHERE name = $1`, frozen), "it has a new name")
 	c.signal(t, syscall.SIGTERM)
 	require.NoError(t, c.cmd.Wait(), c.out.String())
-	require.LessOrEqual(t, rec.published()-before, 2*childPage) // a share of each class, of neighbouring pages
+	require.LessOrEqual(t, rec.published()-before, 2*childPage) // a share of each class, of both pages
 	require.Empty(t, rec.violations(want, false))
 	t.Logf("%d events published after waking up", rec.published()-before)
 }

@@ -35,7 +35,7 @@ type strand struct {
 }
 
 // keyClasses is how many shares a topic with many events in a page is divided into.
-const keyClasses = 4
+const keyClasses = 2
 
 // underway is a page in the window.
 type underway struct {
