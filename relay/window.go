@@ -75,12 +75,11 @@ func (s *session) publishAll(reading context.Context, pages <-chan page) {
 			switch {
 			case !ok:
 				pages = nil
-			case reading.Err() != nil || s.ctx.Err() != nil || w.broken:
+			case reading.Err() == nil && s.ctx.Err() == nil && !w.broken:
+				w.admit(p)
+			default:
 				// Once a page has been skipped all that follow must be, empty ones too:
 				// their positions lie beyond it.
-				w.broken = w.broken || s.ctx.Err() != nil
-			default:
-				w.admit(p)
 			}
 		case r := <-w.words:
 			w.heard(r)
@@ -106,58 +105,46 @@ func (w *window) admit(p page) {
 	w.settle()
 }
 
-// divide makes the page's shares.
+// divide makes the page's shares: by topic, in the order in which they first occur.
 func (w *window) divide(u *underway) {
-	byTopic := map[string]*share{}
-	var last *share
+	var topics []string
+	events := map[string][]*item{}
 	for _, it := range u.events {
-		if last == nil || last.events[0].msg.Topic != it.msg.Topic {
-			if last = byTopic[it.msg.Topic]; last == nil {
-				last = &share{of: u}
-				byTopic[it.msg.Topic] = last
-				u.shares = append(u.shares, last)
-			}
+		topic := it.msg.Topic
+		if events[topic] == nil {
+			topics = append(topics, topic)
 		}
-		last.events = append(last.events, it)
+		events[topic] = append(events[topic], it)
 	}
-	for _, sh := range u.shares[:len(u.shares):len(u.shares)] {
-		w.classify(u, sh)
+	for _, topic := range topics {
+		u.shares = append(u.shares, w.ofTopic(u, topic, events[topic])...)
 	}
 }
 
-// classify gives a topic's share its strands, and divides it if it is large.
-func (w *window) classify(u *underway, sh *share) {
-	topic := sh.events[0].msg.Topic
-	if len(sh.events) < w.s.r.tune.split {
+// ofTopic makes one share of a topic's events, or, if they are many, one of each
+// class of keys.
+func (w *window) ofTopic(u *underway, topic string, events []*item) (shares []*share) {
+	if len(events) < w.s.r.tune.split {
+		sh := &share{of: u, events: events}
 		for class := range keyClasses {
 			sh.strands = append(sh.strands, strand{topic, class})
 		}
-		return
+		return []*share{sh}
 	}
 	var parts [keyClasses][]*item
-	for i, it := range sh.events {
+	for i, it := range events {
 		class := i % keyClasses // without a key there is no order
 		if it.msg.Key != "" {
 			class = int(maphash.String(w.seed, it.msg.Key) % keyClasses) //nolint:gosec // below keyClasses
 		}
-		if parts[class] == nil {
-			parts[class] = make([]*item, 0, len(sh.events)/keyClasses*2)
-		}
 		parts[class] = append(parts[class], it)
 	}
-	reuse := sh
-	for class, events := range parts {
-		if len(events) == 0 {
-			continue
+	for class, part := range parts {
+		if len(part) > 0 {
+			shares = append(shares, &share{of: u, strands: []strand{{topic, class}}, events: part})
 		}
-		part := reuse
-		if part == nil {
-			part = &share{of: u}
-			u.shares = append(u.shares, part)
-		}
-		reuse = nil
-		part.strands, part.events = []strand{{topic, class}}, events
 	}
+	return shares
 }
 
 // startIfFirst publishes a share if nothing before it is on its strands.
