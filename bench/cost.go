@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
 )
 
 // statsFlush is how long Postgres's sessions may keep statistics to themselves.
@@ -156,15 +157,19 @@ func backlogCost(ctx context.Context, e *env) error {
 }
 
 // heldSnapshot lets 500 events a second pass while a REPEATABLE READ transaction
-// that has read the log stays open, and compares with the same without it: the
-// drain of a backlog afterwards, the p99 latency, and the rows that die.
+// that has read the log stays open, and beside it, in another database of the
+// same server, the same without one: what a transaction sees holds back its own
+// database only. It compares the p99 latency, then the drain of a backlog while
+// the transaction is still open, and counts the rows that die.
 func heldSnapshot(ctx context.Context, e *env) error {
 	var held, free holding
 	for range e.rounds {
-		if err := free.run(ctx, e, false); err != nil {
-			return err
-		}
-		if err := held.run(ctx, e, true); err != nil {
+		err := withRelay(ctx, e, spec{Record: true}, func(f setting) error {
+			return withRelay(ctx, e, spec{Record: true}, func(h setting) error {
+				return holdOneOf(ctx, e, setHolding{h, &held}, setHolding{f, &free})
+			})
+		})
+		if err != nil {
 			return err
 		}
 	}
@@ -174,55 +179,82 @@ func heldSnapshot(ctx context.Context, e *env) error {
 	return nil
 }
 
+// holding is what was measured, by round; of drain several a round.
 type holding struct{ drain, p99, dead []float64 }
 
-func (h *holding) run(ctx context.Context, e *env, hold bool) error {
-	window, backlog := pick(e, 10*time.Minute, 10*time.Second), pick(e, 300_000, 60_000)
-	return withRelay(ctx, e, spec{Record: true}, func(s setting) error {
+type setHolding struct {
+	setting
+	*holding
+}
+
+func holdOneOf(ctx context.Context, e *env, held, free setHolding) error {
+	for _, s := range []setHolding{held, free} {
 		if _, err := s.db.paced(ctx, s.topic, 100, time.Second); err != nil {
 			return err
 		}
-		if hold {
-			tx, err := s.db.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead})
-			if err != nil {
+	}
+	tx, err := held.db.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback(ctx) }()
+	if _, err := tx.Exec(ctx, `SELECT count(*) FROM outbox.event`); err != nil {
+		return err
+	}
+	var both errgroup.Group
+	for _, s := range []setHolding{held, free} {
+		both.Go(func() error { return s.pass(ctx, pick(e, 10*time.Minute, 10*time.Second)) })
+	}
+	if err := both.Wait(); err != nil {
+		return err
+	}
+	for range e.rounds {
+		for _, s := range []setHolding{free, held} {
+			if err := s.drainBacklog(ctx, pick(e, 300_000, 60_000)); err != nil {
 				return err
 			}
-			defer func() { _ = tx.Rollback(ctx) }()
-			if _, err := tx.Exec(ctx, `SELECT count(*) FROM outbox.event`); err != nil {
-				return err
-			}
 		}
-		_, before, err := s.db.rowChanges(ctx)
-		if err != nil {
-			return err
-		}
-		committed, err := s.db.paced(ctx, s.topic, 500, window)
-		if err != nil {
-			return err
-		}
-		_, after, err := s.db.rowChanges(ctx)
-		if err != nil {
-			return err
-		}
-		ms, err := s.relay.delays(ctx, committed)
-		if err != nil {
-			return err
-		}
-		a, err := s.relay.ask("0")
-		if err != nil {
-			return err
-		}
-		if err := s.db.backlog(ctx, s.topic, backlog); err != nil {
-			return err
-		}
-		began := time.Now()
-		if _, err := s.relay.published(int(a.Published) + backlog); err != nil { //nolint:gosec // small
-			return err
-		}
-		h.drain = append(h.drain, float64(backlog)/time.Since(began).Seconds())
-		h.p99, h.dead = append(h.p99, quantile(ms, 0.99)), append(h.dead, (after-before)/window.Minutes())
-		return nil
-	})
+	}
+	return nil
+}
+
+// pass lets events pass for the window.
+func (h setHolding) pass(ctx context.Context, window time.Duration) error {
+	_, before, err := h.db.rowChanges(ctx)
+	if err != nil {
+		return err
+	}
+	committed, err := h.db.paced(ctx, h.topic, 500, window)
+	if err != nil {
+		return err
+	}
+	_, after, err := h.db.rowChanges(ctx)
+	if err != nil {
+		return err
+	}
+	ms, err := h.relay.delays(ctx, committed)
+	if err != nil {
+		return err
+	}
+	h.p99, h.dead = append(h.p99, quantile(ms, 0.99)), append(h.dead, (after-before)/window.Minutes())
+	return nil
+}
+
+// drainBacklog measures the drain of events that appear at once.
+func (h setHolding) drainBacklog(ctx context.Context, n int) error {
+	a, err := h.relay.ask("0")
+	if err != nil {
+		return err
+	}
+	if err := h.db.backlog(ctx, h.topic, n); err != nil {
+		return err
+	}
+	began := time.Now()
+	if _, err := h.relay.published(int(a.Published) + n); err != nil { //nolint:gosec // small
+		return err
+	}
+	h.drain = append(h.drain, float64(n)/time.Since(began).Seconds())
+	return nil
 }
 
 // backlog writes n events in one transaction: they appear at once.
