@@ -177,19 +177,39 @@ func (p *Publisher) enqueue(c *call, t *topic, msgs []brokers.Message, idx []int
 	now := time.Now()
 	slab := newSlab(msgs, idx)
 	records := make([]sarama.Record, len(idx))
-	items := make(map[*partition][]item)
+	items := roomFor(parts)
 	for n, i := range idx {
 		m := &msgs[i]
 		size := slab.record(&records[n], m)
-		items[parts[n]] = append(items[parts[n]], item{
+		list := &items[parts[n].id]
+		*list = append(*list, item{
 			call: c, index: i, record: &records[n], size: size,
 			timestamp: clampTimestamp(m.Time, now),
 		})
 	}
-	for part, list := range items {
-		c.joined(part)
-		part.push(list)
+	for n := range idx {
+		if list := items[parts[n].id]; len(list) > 0 {
+			c.joined(parts[n])
+			parts[n].push(list)
+			items[parts[n].id] = nil
+		}
 	}
+}
+
+// roomFor returns an empty list with just enough room for each partition, by id.
+func roomFor(parts []*partition) [][]item {
+	var counts []int
+	for _, part := range parts {
+		for int(part.id) >= len(counts) {
+			counts = append(counts, 0)
+		}
+		counts[part.id]++
+	}
+	room, lists := make([]item, len(parts)), make([][]item, len(counts))
+	for id, n := range counts {
+		lists[id], room = room[:0:n], room[n:]
+	}
+	return lists
 }
 
 // byTopic returns the indices of each topic's messages, in slice order.

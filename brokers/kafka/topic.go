@@ -78,6 +78,7 @@ func (t *topic) assign(msgs []brokers.Message, idx []int32) ([]*partition, error
 	}
 	out := make([]*partition, len(idx))
 	unkeyed := 0
+	pm := sarama.ProducerMessage{Topic: t.name} // not one for each key: it escapes
 	for n, i := range idx {
 		key := msgs[i].Key
 		if key == "" {
@@ -88,7 +89,7 @@ func (t *topic) assign(msgs []brokers.Message, idx []int32) ([]*partition, error
 			out[n] = t.parts[t.sticky%t.count]
 			continue
 		}
-		pm := sarama.ProducerMessage{Topic: t.name, Key: sarama.StringEncoder(key)}
+		pm.Key = sarama.StringEncoder(key)
 		id, err := t.partitioner.Partition(&pm, int32(t.count)) //nolint:gosec // Kafka counts partitions in 32 bits
 		if err != nil || id < 0 || int(id) >= t.count {
 			return nil, &brokers.Error{Class: brokers.ClassDestination, Topic: t.name, Err: fmt.Errorf("the partitioner gave partition %d of %d: %w", id, t.count, err)}

@@ -3,6 +3,7 @@ package kafka
 import (
 	"errors"
 	"time"
+	"unsafe"
 
 	"github.com/IBM/sarama"
 
@@ -35,7 +36,7 @@ var (
 	nameCorrelationID = []byte(headerCorrelationID)
 	nameCausationID   = []byte(headerCausationID)
 
-	valueSpecVersion = []byte(specVersion)
+	specVersionHeader = sarama.RecordHeader{Key: nameSpecVersion, Value: []byte(specVersion)}
 )
 
 // reserved reports whether a header is written from a field of brokers.Message.
@@ -55,47 +56,60 @@ type slab struct {
 	bytes   []byte
 	headers []sarama.RecordHeader
 	ptrs    []*sarama.RecordHeader
+
+	// The last header of each of these names. Most messages of a call have the same
+	// few values.
+	source, kind, contentType *sarama.RecordHeader
 }
 
-const fixedHeaders = 8
+const (
+	ownHeaders    = 4 // id, time, correlation and causation
+	commonHeaders = 4 // those that records share
+)
 
 // newSlab returns a slab with room for msgs, give or take.
 func newSlab(msgs []brokers.Message, idx []int32) *slab {
 	var bytes, headers int
 	for _, i := range idx {
-		m := &msgs[i]
-		bytes += len(m.Key) + len(m.Payload) + len(m.ID) + len(m.Source) + len(m.Type) +
-			len(m.ContentType) + len(m.CorrelationID) + len(m.CausationID) + len(time.RFC3339Nano)
-		headers += fixedHeaders + len(m.Headers)
-		for k, v := range m.Headers {
-			bytes += len(k) + len(v)
-		}
+		bytes += len(msgs[i].Payload) + len(time.RFC3339Nano)
+		headers += ownHeaders + len(msgs[i].Headers)
 	}
 	return &slab{
 		bytes:   make([]byte, 0, bytes),
 		headers: make([]sarama.RecordHeader, 0, headers),
-		ptrs:    make([]*sarama.RecordHeader, 0, headers),
+		ptrs:    make([]*sarama.RecordHeader, 0, headers+commonHeaders*len(idx)),
 	}
 }
 
-// copyString and copyBytes return a copy that stays valid when the slab grows.
-func (s *slab) copyString(v string) []byte {
-	from := len(s.bytes)
-	s.bytes = append(s.bytes, v...)
-	return s.bytes[from:len(s.bytes):len(s.bytes)]
-}
-
+// copyBytes returns a copy that stays valid when the slab grows.
 func (s *slab) copyBytes(v []byte) []byte {
 	from := len(s.bytes)
 	s.bytes = append(s.bytes, v...)
 	return s.bytes[from:len(s.bytes):len(s.bytes)]
 }
 
+// bytesOf returns a string's own bytes. They never change: the caller cannot
+// change a string, and a record's bytes are only read.
+func bytesOf(v string) []byte {
+	return unsafe.Slice(unsafe.StringData(v), len(v))
+}
+
+// header adds a header unless its value is empty.
 func (s *slab) header(name []byte, value string) {
+	if value != "" {
+		s.put(name, bytesOf(value))
+	}
+}
+
+// repeated adds the last header again if it has this value.
+func (s *slab) repeated(last **sarama.RecordHeader, name []byte, value string) {
 	if value == "" {
 		return
 	}
-	s.put(name, s.copyString(value))
+	if *last == nil || string((*last).Value) != value {
+		*last = &sarama.RecordHeader{Key: name, Value: bytesOf(value)}
+	}
+	s.ptrs = append(s.ptrs, *last)
 }
 
 func (s *slab) put(name, value []byte) {
@@ -111,30 +125,30 @@ const (
 )
 
 // record fills r from m and returns the most bytes that it takes uncompressed.
-// Everything is copied: a batch may still be on its way after the caller's
+// The payload is copied: a batch may still be on its way after the caller's
 // context has ended and the caller has its message back.
 func (s *slab) record(r *sarama.Record, m *brokers.Message) int {
 	first := len(s.ptrs)
-	s.put(nameSpecVersion, valueSpecVersion)
+	s.ptrs = append(s.ptrs, &specVersionHeader)
 	s.header(nameID, m.ID)
-	s.header(nameSource, m.Source)
-	s.header(nameType, m.Type)
+	s.repeated(&s.source, nameSource, m.Source)
+	s.repeated(&s.kind, nameType, m.Type)
 	if !m.Time.IsZero() {
 		from := len(s.bytes)
 		s.bytes = m.Time.UTC().AppendFormat(s.bytes, time.RFC3339Nano)
 		s.put(nameTime, s.bytes[from:len(s.bytes):len(s.bytes)])
 	}
-	s.header(nameContentType, m.ContentType)
+	s.repeated(&s.contentType, nameContentType, m.ContentType)
 	s.header(nameCorrelationID, m.CorrelationID)
 	s.header(nameCausationID, m.CausationID)
 	for k, v := range m.Headers {
 		if !reserved(k) {
-			s.put(s.copyString(k), s.copyString(v))
+			s.put(bytesOf(k), bytesOf(v))
 		}
 	}
 	r.Headers = s.ptrs[first:len(s.ptrs):len(s.ptrs)]
 	if m.Key != "" {
-		r.Key = s.copyString(m.Key)
+		r.Key = bytesOf(m.Key)
 	}
 	if m.Payload != nil {
 		r.Value = s.copyBytes(m.Payload)
