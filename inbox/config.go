@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/outboxkit/outboxkit/brokers"
@@ -76,6 +77,11 @@ type Config struct {
 	// 5 s more: then the database ends the transaction. Default 30 s.
 	HandlerTimeout time.Duration
 
+	// Middleware goes around every attempt of every handler, the first outermost;
+	// what [On] was given goes inside. Panics are caught whatever is set. Default:
+	// none.
+	Middleware []Middleware
+
 	// Unknown says what happens to types without handler. Default UnknownIgnore.
 	Unknown Unknown
 	// BlockKey stores later events behind a dead one of their topic and key, until
@@ -137,6 +143,8 @@ func (c Config) validate() error {
 		return bad("From", "", "is nil", "set it to a subscriber, for example kafka.NewSubscriber(…)")
 	case c.Unknown < UnknownIgnore || c.Unknown > UnknownDeadLetter:
 		return bad("Unknown", fmt.Sprint(int(c.Unknown)), "is no policy", "use UnknownIgnore, UnknownFail or UnknownDeadLetter")
+	case slices.ContainsFunc(c.Middleware, func(m Middleware) bool { return m == nil }):
+		return bad("Middleware", "", "contains nil", "leave it out")
 	case (c.DeadLetterTo.Publisher == nil) != (c.DeadLetterTo.Topic == ""):
 		return bad("DeadLetterTo", c.DeadLetterTo.Topic, "is half set", "set both Publisher and Topic, or neither")
 	}

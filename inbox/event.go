@@ -5,7 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"runtime/debug"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -27,25 +27,26 @@ type Event[T any] struct {
 // back tx itself. Its context ends after Config.HandlerTimeout and carries the
 // event's envelope (event.WithCause), so that events it writes to an outbox name
 // their cause. It may run for several events at once, never for two of one key.
+// Middleware goes around this type's attempts only, inside Config.Middleware.
 //
 // A second handler for a name, a nil handler and a registration after Run are
 // mistakes that Run returns.
-func On[T any](in *Inbox, typ event.Type[T], handle func(ctx context.Context, tx pgx.Tx, e Event[T]) error) {
+func On[T any](in *Inbox, typ event.Type[T], handle func(ctx context.Context, tx pgx.Tx, e Event[T]) error, around ...Middleware) {
 	if handle == nil {
 		in.abort(fmt.Errorf("inbox: handler of %q is nil", typ.Name))
 		return
 	}
-	register(in, typ, false, func(ctx context.Context, tx *transaction, e Event[T]) error { return handle(ctx, tx.pgx, e) })
+	register(in, typ, false, func(ctx context.Context, tx *transaction, e Event[T]) error { return handle(ctx, tx.pgx, e) }, around)
 }
 
 // OnSQL is [On] for handlers that work on a *sql.Tx, of the same pool. It costs
 // a few more round trips for each message.
-func OnSQL[T any](in *Inbox, typ event.Type[T], handle func(ctx context.Context, tx *sql.Tx, e Event[T]) error) {
+func OnSQL[T any](in *Inbox, typ event.Type[T], handle func(ctx context.Context, tx *sql.Tx, e Event[T]) error, around ...Middleware) {
 	if handle == nil {
 		in.abort(fmt.Errorf("inbox: handler of %q is nil", typ.Name))
 		return
 	}
-	register(in, typ, true, func(ctx context.Context, tx *transaction, e Event[T]) error { return handle(ctx, tx.sql, e) })
+	register(in, typ, true, func(ctx context.Context, tx *transaction, e Event[T]) error { return handle(ctx, tx.sql, e) }, around)
 }
 
 // handler is a registered handler whose data type has been forgotten.
@@ -56,9 +57,16 @@ type handler struct {
 	bind func(ctx context.Context, wire event.WireFormat, d *brokers.Delivery) (call, error)
 }
 
-type call func(ctx context.Context, tx *transaction) error
+// call runs the handler with all middleware around it; it does not panic.
+// attempt is 1 for the first.
+type call func(ctx context.Context, tx *transaction, attempt int) error
 
-func register[T any](in *Inbox, typ event.Type[T], overSQL bool, handle func(context.Context, *transaction, Event[T]) error) {
+func register[T any](in *Inbox, typ event.Type[T], overSQL bool, handle func(context.Context, *transaction, Event[T]) error, around []Middleware) {
+	attempt, err := chain(slices.Concat(in.cfg.Middleware, around))
+	if err != nil {
+		in.abort(fmt.Errorf("inbox: handler of %q: %w", typ.Name, err))
+		return
+	}
 	bind := func(ctx context.Context, wire event.WireFormat, d *brokers.Delivery) (call, error) {
 		e := Event[T]{Envelope: envelope(&d.Message), Origin: d.Origin}
 		if d.Message.Payload == nil {
@@ -66,7 +74,12 @@ func register[T any](in *Inbox, typ event.Type[T], overSQL bool, handle func(con
 		} else if err := decode(ctx, typ.Codec, wire, &d.Message, &e.Data); err != nil {
 			return nil, err
 		}
-		return func(ctx context.Context, tx *transaction) error { return handle(ctx, tx, e) }, nil
+		return func(ctx context.Context, tx *transaction, number int) error {
+			return attempt(ctx, &Attempt{
+				Envelope: e.Envelope, Origin: e.Origin, Number: number, tx: tx,
+				call: func(ctx context.Context) error { return handle(ctx, tx, e) },
+			})
+		}, nil
 	}
 	in.add(typ.Info(), handler{overSQL: overSQL, bind: bind})
 }
@@ -91,16 +104,6 @@ func envelope(m *brokers.Message) event.Envelope {
 		ID: m.ID, Source: m.Source, Type: m.Type, Topic: m.Topic, Key: m.Key, Time: m.Time, ContentType: m.ContentType,
 		CorrelationID: m.CorrelationID, CausationID: m.CausationID, Headers: m.Headers,
 	}
-}
-
-// guard runs f and turns a panic into an error.
-func guard(f func() error) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
-		}
-	}()
-	return f()
 }
 
 // Permanent marks a handler's error as one that another attempt cannot mend: the

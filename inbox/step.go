@@ -151,7 +151,7 @@ func (r *runner) noHandler(t *task) (h handler, run call, res result, over bool)
 func (r *runner) handle(t *task, tx *transaction, run call) (result, error) {
 	ctx, cancel := context.WithTimeoutCause(t.ctx, r.cfg.HandlerTimeout, errTimeout)
 	defer cancel()
-	err := guard(func() error { return run(event.WithCause(ctx, envelope(&t.d.Message)), tx) })
+	err := run(event.WithCause(ctx, envelope(&t.d.Message)), tx, t.attempts+1)
 	lost := tx.conn.IsClosed()
 	if err == nil && tx.ended() {
 		err = errHandlerEnded
@@ -175,6 +175,8 @@ func (r *runner) handle(t *task, tx *transaction, run call) (result, error) {
 		return result{what: settled}, nil
 	case errors.Is(cause, errTimeout):
 		err = fmt.Errorf("%w after %s: %w", errTimeout, r.cfg.HandlerTimeout, err)
+	case ownContext(err):
+		// pgx closes a connection whose statement was given up: no outage.
 	case lost && t.lost < maxLost:
 		t.lost++
 		return result{}, err
@@ -182,6 +184,12 @@ func (r *runner) handle(t *task, tx *transaction, run call) (result, error) {
 		return result{}, err
 	}
 	return r.failed(t, err), nil
+}
+
+// ownContext reports that a context ended which the handler or its middleware
+// made, since the handler's lives.
+func ownContext(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
 // failed counts an attempt and decides what follows.
