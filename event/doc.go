@@ -11,6 +11,11 @@
 //		Codec: avro.MustParse(orderPlacedAvsc),
 //	}
 //
+// The V1 counts names, not schemas: a compatible change of the schema changes
+// this variable's codec, an incompatible one is another type beside it, with a
+// name of its own (shop.order.placed.v2). See package inbox on how consumers read
+// both.
+//
 // The package imports nothing but the standard library, so that sharing a type
 // costs a service no dependency.
 package event

@@ -20,6 +20,38 @@
 // Messages of one key are handled one after the other, in the order of their
 // delivery; different keys in parallel.
 //
+// # Versions of a type
+//
+// A change of the schema that Avro can resolve (a field with a default added or
+// removed) keeps the type's name. During a producer's deployment both schemas
+// come on one topic, and one handler reads both: the wire format says which
+// schema a message was written with, the codec turns that into its own. The
+// consumer must be able to learn the writer's schema: from a registry, or by
+// being given every version (avro.SingleObject); bytes of a schema that it cannot
+// learn are dead letters.
+//
+// A change of meaning is a new type: give it a name of its own, for example
+// shop.order.placed.v2 beside shop.order.placed, and a handler of its own. Both
+// may share a topic, and then share the order of their keys. Deploy the consumer
+// first; until then Config.Unknown says what happens to the new type. A producer
+// that writes both for one order makes two events, with an effect each.
+//
+// # Middleware
+//
+// Config.Middleware goes around every attempt, the first outermost; what [On] is
+// given goes inside that, around the attempts of one type. [Log], [Timeout] and
+// [Trace] are supplied. Middleware sees the [Attempt] (envelope, origin, number)
+// and can run statements in the handler's transaction ([Attempt.Exec]), for
+// example for row-level security. A panic, of the handler or of middleware, is a
+// [PanicError] for whatever is further out: that needs no middleware.
+//
+// # Events that follow from events
+//
+// A handler writes to an outbox with the tx that it was given, so that its
+// changes, its events and the claim commit together. The context names the cause:
+// outbox.Write fills in CausationID (the handled event's id) and CorrelationID
+// (its correlation id or, if it has none, its id). See examples/delivery.
+//
 // # When handling fails
 //
 // A handler that fails, panics or takes too long is tried again after a pause,

@@ -384,7 +384,7 @@ func TestBadMiddlewareIsNamed(t *testing.T) {
 	require.ErrorContains(t, err, "inbox.Config.Middleware contains nil (leave it out)")
 
 	for want, m := range map[string]inbox.Middleware{
-		`inbox: handler of "shop.order.placed": middleware 2 of 2 is nil`:                  nil,
+		`inbox: handler of "shop.order.placed": middleware 2 of 2 is nil`:                 nil,
 		`inbox: handler of "shop.order.placed": middleware 2 of 2 returned a nil Handler`: func(inbox.Handler) inbox.Handler { return nil },
 	} {
 		cfg := w.config("inventory")
