@@ -1,6 +1,10 @@
-// Package orm shows how services that use GORM, sqlc, ent or bun write events:
-// the library begins the transaction, and hands it to outbox.WriteSQL (or, where
-// it speaks pgx, to outbox.Write). One file a library.
+// Package orm shows how services that use GORM, sqlc, ent or bun write events and
+// handle them. One file a library.
+//
+// To write (PlaceWith…), the library begins the transaction and hands it to
+// outbox.WriteSQL or, where it speaks pgx, to outbox.Write. To handle
+// (RecordWith…), it is the other way round: the inbox has begun the transaction,
+// and the library works inside it.
 //
 // The events are keyed by user, whose row these transactions do not lock: hence
 // WithKeyLock, which keeps a user's events in the order of the commits. Where the

@@ -9,6 +9,7 @@ import (
 
 	"github.com/outboxkit/outboxkit/examples/demo/events"
 	"github.com/outboxkit/outboxkit/examples/orm/ent"
+	"github.com/outboxkit/outboxkit/inbox"
 	"github.com/outboxkit/outboxkit/outbox"
 )
 
@@ -28,6 +29,11 @@ func PlaceWithEnt(ctx context.Context, db *sql.DB, ob *outbox.Outbox, e events.O
 		return err
 	}
 	return tx.Commit()
+}
+
+// RecordWithEnt is a handler that records an order.
+func RecordWithEnt(ctx context.Context, tx *sql.Tx, e inbox.Event[events.OrderPlaced]) error {
+	return entInside(tx).Order.Create().SetID(e.Data.OrderID).SetUserID(e.Data.UserID).Exec(ctx)
 }
 
 // entInside returns a client whose every statement is part of tx.

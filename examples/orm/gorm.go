@@ -8,6 +8,7 @@ import (
 	"gorm.io/gorm"
 
 	"github.com/outboxkit/outboxkit/examples/demo/events"
+	"github.com/outboxkit/outboxkit/inbox"
 	"github.com/outboxkit/outboxkit/outbox"
 )
 
@@ -42,4 +43,20 @@ func gormTx(tx *gorm.DB) (*sql.Tx, error) {
 		return nil, fmt.Errorf("want a GORM transaction, got one over %T", pool)
 	}
 	return sqlTx, nil
+}
+
+// RecordWithGORM returns a handler that records an order. db says how GORM is
+// configured; its connections are not used.
+func RecordWithGORM(db *gorm.DB) func(context.Context, *sql.Tx, inbox.Event[events.OrderPlaced]) error {
+	return func(ctx context.Context, tx *sql.Tx, e inbox.Event[events.OrderPlaced]) error {
+		return gormInside(ctx, db, tx).Create(&Order{ID: e.Data.OrderID, UserID: e.Data.UserID}).Error
+	}
+}
+
+// gormInside returns a session whose every statement is part of tx; a
+// Transaction of GORM inside it is a savepoint.
+func gormInside(ctx context.Context, db *gorm.DB, tx *sql.Tx) *gorm.DB {
+	session := db.Session(&gorm.Session{NewDB: true, Context: ctx})
+	session.Statement.ConnPool = tx
+	return session
 }

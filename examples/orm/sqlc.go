@@ -10,6 +10,7 @@ import (
 	"github.com/outboxkit/outboxkit/examples/demo/events"
 	"github.com/outboxkit/outboxkit/examples/orm/sqlcpgx"
 	"github.com/outboxkit/outboxkit/examples/orm/sqlcstd"
+	"github.com/outboxkit/outboxkit/inbox"
 	"github.com/outboxkit/outboxkit/outbox"
 )
 
@@ -39,4 +40,14 @@ func PlaceWithSQLC(ctx context.Context, db *sql.DB, ob *outbox.Outbox, e events.
 		return err
 	}
 	return tx.Commit()
+}
+
+// RecordWithSQLCPgx is a handler that records an order, for inbox.On.
+func RecordWithSQLCPgx(ctx context.Context, tx pgx.Tx, e inbox.Event[events.OrderPlaced]) error {
+	return sqlcpgx.New(tx).CreateOrder(ctx, sqlcpgx.CreateOrderParams{ID: e.Data.OrderID, UserID: e.Data.UserID})
+}
+
+// RecordWithSQLC is a handler that records an order, for inbox.OnSQL.
+func RecordWithSQLC(ctx context.Context, tx *sql.Tx, e inbox.Event[events.OrderPlaced]) error {
+	return sqlcstd.New(tx).CreateOrder(ctx, sqlcstd.CreateOrderParams{ID: e.Data.OrderID, UserID: e.Data.UserID})
 }
