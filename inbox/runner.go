@@ -69,7 +69,6 @@ func (r *runner) run() error {
 		return err
 	}
 	var workers sync.WaitGroup
-	workers.Go(r.keepWindow)
 	for range r.cfg.Concurrency {
 		workers.Go(r.work)
 	}

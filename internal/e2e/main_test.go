@@ -8,17 +8,22 @@ import (
 	"github.com/outboxkit/outboxkit/internal/pgtest"
 )
 
-// envConsumer turns the test binary into a consumer process, which can be
-// killed as a real one can.
-const envConsumer = "OUTBOXKIT_E2E_CONSUMER"
+// These turn the test binary into a consumer process, which can be killed as a
+// real one can.
+const (
+	envConsumer = "OUTBOXKIT_E2E_CONSUMER"
+	envMember   = "OUTBOXKIT_E2E_MEMBER"
+)
 
 func TestMain(m *testing.M) {
-	if spec := os.Getenv(envConsumer); spec != "" {
-		if err := consume(spec); err != nil {
-			fmt.Fprintln(os.Stderr, "consumer:", err)
-			os.Exit(1)
+	for env, run := range map[string]func(string) error{envConsumer: consume, envMember: runMember} {
+		if spec := os.Getenv(env); spec != "" {
+			if err := run(spec); err != nil {
+				fmt.Fprintln(os.Stderr, "consumer:", err)
+				os.Exit(1)
+			}
+			os.Exit(0)
 		}
-		os.Exit(0)
 	}
 	pgtest.Main(m)
 }

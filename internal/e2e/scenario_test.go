@@ -181,7 +181,12 @@ func producerDatabase(t *testing.T) (string, *pgxpool.Pool) {
 // consumerDatabase has no unique constraint on effects: a double must show.
 func consumerDatabase(t *testing.T) (string, *pgxpool.Pool) {
 	t.Helper()
-	url, pool := database(t, migrate.Inbox(""))
+	return consumerDatabaseAt(t, pgtest.URL(t))
+}
+
+func consumerDatabaseAt(t *testing.T, address string) (string, *pgxpool.Pool) {
+	t.Helper()
+	url, pool := databaseAt(t, address, migrate.Inbox(""))
 	_, err := pool.Exec(t.Context(), `CREATE TABLE effects (seq bigserial, user_id text NOT NULL, n bigint NOT NULL, event_id text NOT NULL);
 		GRANT INSERT ON effects TO inbox_consumer; GRANT USAGE ON SEQUENCE effects_seq_seq TO inbox_consumer`)
 	require.NoError(t, err)
@@ -192,7 +197,11 @@ func consumerDatabase(t *testing.T) (string, *pgxpool.Pool) {
 // as roles that have nothing more.
 func database(t *testing.T, set migrate.Set) (string, *pgxpool.Pool) {
 	t.Helper()
-	address := pgtest.URL(t)
+	return databaseAt(t, pgtest.URL(t), set)
+}
+
+func databaseAt(t *testing.T, address string, set migrate.Set) (string, *pgxpool.Pool) {
+	t.Helper()
 	pool, err := pgxpool.New(t.Context(), address)
 	require.NoError(t, err)
 	t.Cleanup(pool.Close)

@@ -4,6 +4,7 @@
 package history
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -86,7 +87,7 @@ func Check(written []Write, effects []Effect) []Violation {
 	}
 	var found []Violation
 	add := func(kind Kind, w Write, format string, args ...any) {
-		found = append(found, Violation{kind, w.Key, w.N, fmt.Sprintf(format, args...)})
+		found = append(found, violation(kind, w, format, args...))
 	}
 	for w := range committed {
 		if len(byWrite[w]) == 0 {
@@ -104,16 +105,20 @@ func Check(written []Write, effects []Effect) []Violation {
 	for _, es := range byKey {
 		inversions(es, add)
 	}
-	slices.SortFunc(found, func(a, b Violation) int {
-		if c := strings.Compare(a.Key, b.Key); c != 0 {
-			return c
-		}
-		if a.N != b.N {
-			return int(a.N - b.N)
-		}
-		return strings.Compare(string(a.Kind), string(b.Kind))
-	})
+	slices.SortFunc(found, compareViolations)
 	return found
+}
+
+func violation(kind Kind, w Write, format string, args ...any) Violation {
+	return Violation{kind, w.Key, w.N, fmt.Sprintf(format, args...)}
+}
+
+func compareWrites(a, b Write) int {
+	return cmp.Or(strings.Compare(a.Key, b.Key), cmp.Compare(a.N, b.N))
+}
+
+func compareViolations(a, b Violation) int {
+	return cmp.Or(compareWrites(Write{a.Key, a.N}, Write{b.Key, b.N}), strings.Compare(string(a.Kind), string(b.Kind)))
 }
 
 // inversions looks at first effects only: a repeated one is a double already.
