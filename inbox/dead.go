@@ -29,13 +29,15 @@ type death struct {
 // maxErrorBytes bounds what is stored of an error; a panic's stack is in it.
 const maxErrorBytes = 8 << 10
 
-func (t *task) die(reason string, err error) {
+func (t *task) die(reason string, err error) { t.dead = newDeath(reason, err) }
+
+func newDeath(reason string, err error) *death {
 	text := err.Error()
 	if len(text) > maxErrorBytes {
 		text = text[:maxErrorBytes]
 	}
 	// For people: readable rather than exact.
-	t.dead = &death{reason: reason, err: strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")}
+	return &death{reason: reason, err: strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")}
 }
 
 // statements are the inbox's own, for one schema.
@@ -44,11 +46,11 @@ type statements struct {
 }
 
 const (
-	unresolved  = `state IN ('dead', 'blocked', 'moving', 'moved')` // literally the predicate of the indexes
+	unresolved  = `state IN ('dead', 'blocked', 'moving', 'moved', 'retrying')` // literally the predicate of the indexes
 	keyLockSQL  = `SELECT pg_advisory_xact_lock($1)`
 	idleSQL     = `set_config('idle_in_transaction_session_timeout', $1::text, true)`
 	deadColumns = `consumer, event_key, state, reason, error, attempts, topic, key, key_hash, id, source, type, time,
-		content_type, correlation_id, causation_id, headers, payload, origin_broker, origin_topic, origin_partition, origin_offset`
+		content_type, correlation_id, causation_id, headers, payload, origin_broker, origin_topic, origin_partition, origin_offset, blocks`
 )
 
 func newStatements(schema string) statements {
@@ -56,11 +58,11 @@ func newStatements(schema string) statements {
 	return statements{
 		prelude: `SELECT ` + idleSQL + `, false`,
 		preludeBlocked: `SELECT ` + idleSQL + `, EXISTS (SELECT FROM ` + dead + ` WHERE consumer = $2 AND key_hash = $3
-			AND topic = $4 AND key = $5 AND ` + unresolved + `)`,
+			AND topic = $4 AND key = $5 AND blocks AND ` + unresolved + `)`,
 		isBlocked: `SELECT EXISTS (SELECT FROM ` + dead + ` WHERE consumer = $1 AND key_hash = $2
-			AND topic = $3 AND key = $4 AND ` + unresolved + `)`,
+			AND topic = $3 AND key = $4 AND blocks AND ` + unresolved + `)`,
 		insert: `INSERT INTO ` + dead + ` (` + deadColumns + `) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13,
-			$14, $15, $16, $17, $18, $19, $20, $21, $22) ON CONFLICT DO NOTHING`,
+			$14, $15, $16, $17, $18, $19, $20, $21, $22, $23) ON CONFLICT DO NOTHING`,
 		moving: `SELECT reason, error, attempts FROM ` + dead + ` WHERE consumer = $1 AND event_key = $2 AND state = 'moving'`,
 		moved:  `UPDATE ` + dead + ` SET state = $3 WHERE consumer = $1 AND event_key = $2 AND state = 'moving'`,
 	}
@@ -140,5 +142,5 @@ func (r *runner) insert(ctx context.Context, t *task, tx *transaction, state str
 	return tx.Exec(ctx, r.sql.insert, r.store.ConsumerID(), r.store.UUID(t.key), state, why.reason, why.err, t.attempts,
 		storable(m.Topic), storable(m.Key), t.hash, storable(m.ID), storable(m.Source), storable(m.Type), at,
 		storable(m.ContentType), storable(m.CorrelationID), storable(m.CausationID), string(text), m.Payload,
-		o.Broker, storable(o.Topic), o.Partition, o.Offset)
+		o.Broker, storable(o.Topic), o.Partition, o.Offset, r.blocks(t))
 }

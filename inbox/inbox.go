@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -19,6 +20,8 @@ type Inbox struct {
 	pool  *pgxpool.Pool
 	cfg   Config
 	stats counters
+
+	redrivePoll time.Duration
 
 	mu       sync.Mutex
 	handlers map[string]handler
@@ -36,7 +39,7 @@ func New(pool *pgxpool.Pool, cfg Config) (*Inbox, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	in := &Inbox{pool: pool, cfg: cfg, handlers: map[string]handler{}}
+	in := &Inbox{pool: pool, cfg: cfg, handlers: map[string]handler{}, redrivePoll: redrivePoll}
 	if err := in.dedupConfig().Validate(); err != nil {
 		return nil, fmt.Errorf("inbox: %w", err)
 	}
@@ -129,11 +132,12 @@ type Stats struct {
 	Failures     int64 // failed attempts
 	DeadLettered int64 // written to the table dead
 	Blocked      int64 // stored behind a dead letter
+	Redriven     int64 // dead letters handled by a redrive: effects committed
 	Released     int64 // given back to the broker
 }
 
 type counters struct {
-	handled, duplicates, ignored, failures, deadLettered, blocked, released atomic.Int64
+	handled, duplicates, ignored, failures, deadLettered, blocked, redriven, released atomic.Int64
 }
 
 // Stats returns the counts so far.
@@ -141,6 +145,7 @@ func (in *Inbox) Stats() Stats {
 	c := &in.stats
 	return Stats{
 		Handled: c.handled.Load(), Duplicates: c.duplicates.Load(), Ignored: c.ignored.Load(), Failures: c.failures.Load(),
-		DeadLettered: c.deadLettered.Load(), Blocked: c.blocked.Load(), Released: c.released.Load(),
+		DeadLettered: c.deadLettered.Load(), Blocked: c.blocked.Load(),
+		Redriven: c.redriven.Load(), Released: c.released.Load(),
 	}
 }

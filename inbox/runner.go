@@ -50,6 +50,8 @@ type runner struct {
 	store *dedup.Postgres
 	sql   statements
 
+	redrivePoll time.Duration
+
 	away    atomic.Bool // the database is away, and that was logged
 	unknown sync.Map    // names of unknown types that were logged
 }
@@ -60,6 +62,7 @@ func newRunner(ctx context.Context, in *Inbox) *runner {
 		cfg:   in.cfg, stats: &in.stats, log: in.cfg.Logger.With("consumer", in.cfg.Consumer),
 		handlers: in.handlers, abort: in.abort, ctx: ctx,
 		pool: in.pool, db: stdlib.OpenDBFromPool(in.pool), sql: newStatements(in.cfg.Schema),
+		redrivePoll: in.redrivePoll,
 	}
 }
 
@@ -72,6 +75,7 @@ func (r *runner) run() error {
 	for range r.cfg.Concurrency {
 		workers.Go(r.work)
 	}
+	stopRedriver := r.startRedriver()
 	err := r.cfg.From.Subscribe(r.ctx, r.take)
 	if err != nil {
 		err = fmt.Errorf("inbox: subscribe: %w", err)
@@ -81,6 +85,7 @@ func (r *runner) run() error {
 	r.timers.Wait()
 	close(r.ready)
 	workers.Wait()
+	stopRedriver()
 	return nil
 }
 

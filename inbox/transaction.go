@@ -80,9 +80,33 @@ func (r *runner) beginPgx(ctx context.Context, t *task) (*transaction, opened, e
 
 // beginSQL does the same through database/sql.
 func (r *runner) beginSQL(ctx context.Context, t *task) (_ *transaction, o opened, err error) {
-	conn, err := r.db.Conn(ctx)
+	x, err := r.openSQL(ctx)
 	if err != nil {
 		return nil, o, err
+	}
+	defer func() {
+		if err != nil {
+			x.close()
+		}
+	}()
+	query, args := r.prelude(t)
+	var timeout string
+	if err = x.QueryRow(ctx, query, args...).Scan(&timeout, &o.blocked); err != nil {
+		return nil, o, err
+	}
+	claims, err := r.store.ClaimSQL(ctx, x.sql, t.key)
+	if err != nil {
+		return nil, o, err
+	}
+	o.claim = claims[0]
+	return x, o, nil
+}
+
+// openSQL begins a transaction of database/sql.
+func (r *runner) openSQL(ctx context.Context) (_ *transaction, err error) {
+	conn, err := r.db.Conn(ctx)
+	if err != nil {
+		return nil, err
 	}
 	x := &transaction{}
 	// database/sql rolls back when the context of the beginning ends: that must
@@ -111,23 +135,13 @@ func (r *runner) beginSQL(ctx context.Context, t *task) (_ *transaction, o opene
 		return nil
 	})
 	if err != nil {
-		return nil, o, err
+		return nil, err
 	}
 	if x.sql, err = conn.BeginTx(txCtx, &sql.TxOptions{Isolation: sql.LevelReadCommitted}); err != nil {
-		return nil, o, err
+		return nil, err
 	}
 	x.Tx = sqltx.SQL(x.sql)
-	query, args := r.prelude(t)
-	var timeout string
-	if err = x.QueryRow(ctx, query, args...).Scan(&timeout, &o.blocked); err != nil {
-		return nil, o, err
-	}
-	claims, err := r.store.ClaimSQL(ctx, x.sql, t.key)
-	if err != nil {
-		return nil, o, err
-	}
-	o.claim = claims[0]
-	return x, o, nil
+	return x, nil
 }
 
 // prelude is the statement before the claim.

@@ -44,13 +44,18 @@ CREATE TABLE {{.schema}}.dead (
   event_key        uuid        NOT NULL, -- identity, as in seen
   state            text        NOT NULL CONSTRAINT dead_state_known CHECK (state IN (
                      'dead',      -- waits for a person
-                     'blocked',   -- never tried: waits behind a dead event of its key
-                     'moving',    -- a copy is on its way to the broker destination
-                     'moved',     -- the broker has confirmed the copy
+                     'blocked',   -- waits behind an earlier event of its key
+                     'moving',    -- as dead; a copy is on its way to the broker destination
+                     'moved',     -- as dead; the broker has confirmed the copy
+                     'retrying',  -- redriven: a running inbox of the consumer handles it at next_attempt_at
                      'redriven', 'discarded')), -- dealt with
+  blocks           boolean     NOT NULL, -- later events of its topic and key wait
   reason           text        NOT NULL, -- a word: attempts, permanent, undecodable, …
   error            text        NOT NULL DEFAULT '', -- the last error
-  attempts         integer     NOT NULL,
+  attempts         integer     NOT NULL, -- of all rounds
+  earlier_attempts integer     NOT NULL DEFAULT 0, -- those before the last redrive
+  next_attempt_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+  action           bigint,     -- {{.schema}}.dead_action.n: the last redrive or discard
   topic            text        NOT NULL,
   key              text        NOT NULL,
   key_hash         bigint      NOT NULL, -- first 8 bytes of SHA-256(topic, 0, key); 0 = no key
@@ -69,12 +74,30 @@ CREATE TABLE {{.schema}}.dead (
   origin_offset    bigint      NOT NULL,
   created_at       timestamptz NOT NULL DEFAULT clock_timestamp()
 );
--- Both only over what is unresolved: an event that was dealt with may die again.
+-- Only over what is unresolved: an event that was dealt with may die again.
 CREATE UNIQUE INDEX dead_event_key_idx ON {{.schema}}.dead (consumer, event_key)
-  WHERE state IN ('dead', 'blocked', 'moving', 'moved');
-CREATE INDEX dead_key_hash_idx ON {{.schema}}.dead (consumer, key_hash)
-  WHERE state IN ('dead', 'blocked', 'moving', 'moved');
+  WHERE state IN ('dead', 'blocked', 'moving', 'moved', 'retrying');
+CREATE INDEX dead_key_hash_idx ON {{.schema}}.dead (consumer, key_hash, n)
+  WHERE state IN ('dead', 'blocked', 'moving', 'moved', 'retrying');
+-- For people, who know the key alone. A hash, because a broker's key may be too long for an index.
+CREATE INDEX dead_key_idx ON {{.schema}}.dead (hashtextextended(key, 0), n)
+  WHERE state IN ('dead', 'blocked', 'moving', 'moved', 'retrying');
+-- Looked at once a second by every inbox, and mostly empty.
+CREATE INDEX dead_retrying_idx ON {{.schema}}.dead (consumer, key_hash, n) WHERE state = 'retrying';
+CREATE INDEX dead_action_idx ON {{.schema}}.dead (action, state) WHERE action IS NOT NULL;
+
+-- Who redrove or discarded what, and why.
+CREATE TABLE {{.schema}}.dead_action (
+  n      bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+  action text        NOT NULL CONSTRAINT dead_action_known CHECK (action IN ('redrive', 'discard')),
+  actor  text        NOT NULL,
+  role   text        NOT NULL DEFAULT current_user,
+  reason text        NOT NULL CONSTRAINT dead_action_reason_not_empty CHECK (reason <> ''),
+  filter jsonb       NOT NULL,
+  events bigint      NOT NULL DEFAULT 0
+);
 
 ---- create above / drop below ----
 
-DROP TABLE {{.schema}}.dead, {{.schema}}.seen_foreign, {{.schema}}.seen, {{.schema}}.consumer;
+DROP TABLE {{.schema}}.dead, {{.schema}}.dead_action, {{.schema}}.seen_foreign, {{.schema}}.seen, {{.schema}}.consumer;
