@@ -23,6 +23,12 @@ func URL(t testing.TB) string {
 	if err != nil {
 		t.Fatal("pgtest: ", err)
 	}
+	return URLOn(t, admin)
+}
+
+// URLOn is [URL] on the server that a superuser's connection string names.
+func URLOn(t testing.TB, admin string) string {
+	t.Helper()
 	name := "test_" + strings.ToLower(rand.Text())
 	if err := execute(admin, "CREATE DATABASE "+name+" TEMPLATE template0"); err != nil {
 		t.Fatal("pgtest: create a database: ", err)

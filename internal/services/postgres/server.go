@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -26,6 +27,8 @@ type Server struct {
 
 	mu      sync.Mutex
 	process *proc.Process // nil while stopped
+
+	orphan io.Closer // see CloseWithProcess
 }
 
 // Start creates a server with empty data and starts it. The caller must Close
@@ -146,6 +149,9 @@ func (s *Server) end(ctx context.Context, sig syscall.Signal) error {
 
 // Close kills the server, if it runs, and removes its data.
 func (s *Server) Close(context.Context) error {
+	if s.orphan != nil {
+		defer s.orphan.Close() //nolint:errcheck // its shell finds nothing left
+	}
 	return errors.Join(s.Kill(), os.RemoveAll(s.dir))
 }
 
