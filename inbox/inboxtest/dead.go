@@ -26,11 +26,11 @@ type DeadLetter struct {
 
 // String is a line for people, and the error.
 func (d DeadLetter) String() string {
-	s := fmt.Sprintf("%s of key %q (%s) is %s: %s", d.Type, d.Key, d.ID, d.State, d.Reason)
-	if d.Error != "" {
-		s += fmt.Sprintf(" after %d attempts: %s", d.Attempts, d.Error)
+	s := fmt.Sprintf("%s of key %q (%s) is %s: ", d.Type, d.Key, d.ID, d.State)
+	if d.State == "blocked" {
+		return s + "it waits behind a dead letter of its key"
 	}
-	return s
+	return s + fmt.Sprintf("%s after %d attempts: %s", d.Reason, d.Attempts, d.Error)
 }
 
 // deadLetters returns those among msgs, in the order of their writing.

@@ -110,7 +110,7 @@ func (c Consumer) RequireIdempotent(t testing.TB, s Stress) {
 	var failed []string
 	for n, r := range runs {
 		if problem := x.compare(r, n+1, want); problem != "" {
-			failed = append(failed, fmt.Sprintf("--- %s: %s\n%s", r.name, r.about, problem))
+			failed = append(failed, fmt.Sprintf("* %s: %s\n%s", r.name, r.about, problem))
 		}
 	}
 	if len(failed) > 0 {

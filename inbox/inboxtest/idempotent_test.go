@@ -4,9 +4,12 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -19,8 +22,9 @@ import (
 	"github.com/outboxkit/outboxkit/outbox"
 )
 
-func stress() inboxtest.Stress {
-	return inboxtest.Stress{Events: orders(), Database: database, Snapshot: state}
+func stress(t testing.TB) inboxtest.Stress {
+	t.Helper()
+	return inboxtest.Stress{Events: orders(), Database: emptied(t), Snapshot: state}
 }
 
 func TestGoodHandlersPass(t *testing.T) {
@@ -63,8 +67,8 @@ func TestGoodHandlersPass(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c.RequireIdempotent(t, stress())
-			s := stress()
+			s := stress(t)
+			c.RequireIdempotent(t, s)
 			for n := range s.Events {
 				s.Events[n].Key = ""
 			}
@@ -89,8 +93,8 @@ var bad = map[string]struct {
 				return err
 			}
 		}),
-		want: []string{"--- crashes:", `- `, `{"sku":"tea","qty":`, "outside their transaction", takeStock},
-		not:  []string{"--- order:"},
+		want: []string{"* crashes:", `- `, `{"sku":"tea","qty":`, "outside their transaction", takeStock},
+		not:  []string{"* order:"},
 	},
 	"a transaction of its own": {
 		consumer: consumer(func(pool *pgxpool.Pool) handle {
@@ -98,7 +102,7 @@ var bad = map[string]struct {
 				return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error { return reserve(ctx, tx, e) })
 			}
 		}),
-		want: []string{"--- crashes:", "+   {\"order_id\":\"o-0\"", "outside their transaction", "begin"},
+		want: []string{"* crashes:", "+   {\"order_id\":\"o-0\"", "outside their transaction", "begin"},
 	},
 	"remembers what was rolled back": {
 		consumer: consumer(func(*pgxpool.Pool) handle {
@@ -110,8 +114,8 @@ var bad = map[string]struct {
 				return reserve(ctx, tx, e)
 			}
 		}),
-		want: []string{"--- crashes:", "-   {\"order_id\":\"o-0\""},
-		not:  []string{"--- order:"},
+		want: []string{"* crashes:", "-   {\"order_id\":\"o-0\""},
+		not:  []string{"* order:"},
 	},
 	"depends on the order across keys": {
 		consumer: consumer(func(*pgxpool.Pool) handle {
@@ -123,7 +127,7 @@ var bad = map[string]struct {
 				return err
 			}
 		}),
-		want: []string{"--- order:", `"no":`},
+		want: []string{"* order:", `"no":`},
 	},
 	"overwrites what another key has written": {
 		consumer: consumer(func(*pgxpool.Pool) handle {
@@ -136,8 +140,8 @@ var bad = map[string]struct {
 				return err
 			}
 		}),
-		want: []string{"--- duplicates:", `{"sku":"tea","qty":`},
-		not:  []string{"--- order:", "outside"},
+		want: []string{"* duplicates:", `{"sku":"tea","qty":`},
+		not:  []string{"* order:", "outside"},
 	},
 	"another name for each instance": {
 		consumer: inboxtest.Consumer{New: func() func(*pgxpool.Pool, brokers.Subscriber) (*inbox.Inbox, error) {
@@ -150,8 +154,8 @@ var bad = map[string]struct {
 				return in, err
 			}
 		}()},
-		want: []string{"--- duplicates:", "--- everything:"},
-		not:  []string{"--- order:", "--- crashes:"},
+		want: []string{"* duplicates:", "* everything:"},
+		not:  []string{"* order:", "* crashes:"},
 	},
 	"commits by statement": {
 		consumer: consumer(func(*pgxpool.Pool) handle {
@@ -192,8 +196,8 @@ func TestBadHandlersAreCaught(t *testing.T) {
 	for name, c := range bad {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			text := failure(t, func(t testing.TB) { c.consumer.RequireIdempotent(t, stress()) })
-			t.Log(text)
+			s := stress(t)
+			text := failure(t, func(t testing.TB) { c.consumer.RequireIdempotent(t, s) })
 			for _, want := range c.want {
 				require.Contains(t, text, want)
 			}
@@ -202,4 +206,152 @@ func TestBadHandlersAreCaught(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Each run has a database of its own if the user wants it so.
+func TestNewDatabaseForEachRun(t *testing.T) {
+	t.Parallel()
+	s := inboxtest.Stress{Events: orders()[:4], Snapshot: state}
+	var made []*pgxpool.Pool
+	s.Database = func(t testing.TB) *pgxpool.Pool {
+		made = append(made, database(t))
+		return made[len(made)-1]
+	}
+	consumer(func(*pgxpool.Pool) handle { return reserve }).RequireIdempotent(t, s)
+	require.Len(t, made, 5)
+	for _, pool := range made {
+		var lines int
+		require.NoError(t, pool.QueryRow(t.Context(), `SELECT count(*) FROM line`).Scan(&lines))
+		require.Equal(t, 4, lines)
+	}
+}
+
+// Effects outside the database are part of the state if Snapshot says so.
+func TestMailsSentTwiceAreCaught(t *testing.T) {
+	t.Parallel()
+	var mails *mailServer
+	c := consumer(func(*pgxpool.Pool) handle {
+		return func(ctx context.Context, tx pgx.Tx, e inbox.Event[order]) error {
+			mails.send(fmt.Sprint("order ", e.Data.ID, " of ", e.Data.Qty))
+			return reserve(ctx, tx, e)
+		}
+	})
+	s := stress(t)
+	empty := s.Database
+	s.Database = func(t testing.TB) *pgxpool.Pool {
+		mails = &mailServer{}
+		return empty(t)
+	}
+	s.Snapshot = func(context.Context, *pgxpool.Pool) (string, error) { return mails.String(), nil }
+	text := failure(t, func(t testing.TB) { c.RequireIdempotent(t, s) })
+	require.Contains(t, text, "* crashes:")
+	require.Contains(t, text, "+ order o-0 of 1\n")
+}
+
+type mailServer struct {
+	mu   sync.Mutex
+	sent []string
+}
+
+func (m *mailServer) send(mail string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.sent = append(m.sent, mail)
+}
+
+func (m *mailServer) String() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	slices.Sort(m.sent)
+	return strings.Join(m.sent, "\n")
+}
+
+// A seed repeats where connections break and what is delivered when.
+func TestSeedRepeats(t *testing.T) {
+	t.Parallel()
+	observe := func(seed uint64) (seen []string) {
+		var mu sync.Mutex
+		s := stress(t)
+		s.Seed = seed
+		c := inboxtest.Consumer{New: func(pool *pgxpool.Pool, from brokers.Subscriber) (*inbox.Inbox, error) {
+			cfg := config(from)
+			cfg.Concurrency = 1
+			in, err := inbox.New(pool, cfg)
+			inbox.On(in, placed, func(ctx context.Context, tx pgx.Tx, e inbox.Event[order]) error {
+				err := reserve(ctx, tx, e)
+				mu.Lock()
+				defer mu.Unlock()
+				seen = append(seen, fmt.Sprint(e.Data.Qty, err != nil))
+				return err
+			})
+			return in, err
+		}}
+		for n := range s.Events {
+			s.Events[n].Key = "one" // one lane: no scheduler takes part
+		}
+		c.RequireIdempotent(t, s)
+		return seen[:15*4] // of one instance
+	}
+	first := observe(7)
+	require.Equal(t, first, observe(7))
+	require.NotEqual(t, first, observe(8))
+	text := failure(t, func(t testing.TB) {
+		s := stress(t)
+		s.Seed = 42
+		bad["changes outside its transaction"].consumer.RequireIdempotent(t, s)
+	})
+	require.Contains(t, text, "Stress.Seed 42 repeats this")
+}
+
+// What proves nothing is no success.
+func TestEmptyTestsFail(t *testing.T) {
+	t.Parallel()
+	good := consumer(func(*pgxpool.Pool) handle { return reserve })
+	own := database(t)
+	for name, c := range map[string]struct {
+		consumer inboxtest.Consumer
+		change   func(s *inboxtest.Stress)
+		want     string
+	}{
+		"no events":    {good, func(s *inboxtest.Stress) { s.Events = nil }, "Stress.Events is not set"},
+		"no database":  {good, func(s *inboxtest.Stress) { s.Database = nil }, "Stress.Database is not set"},
+		"no snapshot":  {good, func(s *inboxtest.Stress) { s.Snapshot = nil }, "Stress.Snapshot is not set"},
+		"no consumer":  {inboxtest.Consumer{}, func(*inboxtest.Stress) {}, "Consumer.New is nil"},
+		"blind":        {good, func(s *inboxtest.Stress) { s.Snapshot = inboxtest.Query(`SELECT 1 AS n`) }, "does not see what the handlers do"},
+		"bad snapshot": {good, func(s *inboxtest.Stress) { s.Snapshot = inboxtest.Query(`SELECT x`) }, "Stress.Snapshot: SELECT x:"},
+		"same event twice": {good, func(s *inboxtest.Stress) {
+			s.Events[0].ID, s.Events[1].ID = "1", "1"
+		}, "has the id 1 twice"},
+		"ignored": {good, func(s *inboxtest.Stress) {
+			s.Events = []event.Draft{reservedV1.New(reserved{"o-1"})}
+		}, "1 events were ignored: the inbox has no handler"},
+		"another pool": {inboxtest.Consumer{New: func(_ *pgxpool.Pool, from brokers.Subscriber) (*inbox.Inbox, error) {
+			return good.New(own, from)
+		}}, func(s *inboxtest.Stress) {
+			s.Database = func(testing.TB) *pgxpool.Pool { return own }
+			n := 0
+			s.Snapshot = func(context.Context, *pgxpool.Pool) (string, error) { n++; return fmt.Sprint(n == 1), nil }
+		}, "must use the pool that it is given"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := stress(t)
+			c.change(&s)
+			require.Contains(t, failure(t, func(t testing.TB) { c.consumer.RequireIdempotent(t, s) }), c.want)
+		})
+	}
+}
+
+func TestAHandlerThatHangsIsNotWaitedForForEver(t *testing.T) {
+	t.Parallel()
+	c := consumer(func(*pgxpool.Pool) handle {
+		return func(ctx context.Context, _ pgx.Tx, _ inbox.Event[order]) error {
+			<-ctx.Done()
+			return ctx.Err()
+		}
+	})
+	c.Timeout = 300 * time.Millisecond
+	s := stress(t)
+	text := failure(t, func(t testing.TB) { c.RequireIdempotent(t, s) })
+	require.Contains(t, text, "1 deliveries are still not settled: does a handler hang")
 }

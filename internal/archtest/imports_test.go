@@ -24,6 +24,8 @@ var (
 	avro          = []string{"github.com/hamba/avro"}
 	telemetry     = []string{"go.opentelemetry.io", "github.com/prometheus", module + "telemetry"}
 	testLibraries = []string{"github.com/stretchr/testify", "pgregory.net/rapid", "testing", module + "internal/pgtest", module + "internal/svctest", module + "internal/services"}
+	kits          = []string{module + "outbox/outboxtest", module + "inbox/inboxtest", module + "postgrestest", module + "brokers/brokertest", module + "dedup/deduptest"}
+	ownPostgres   = []string{"github.com/fergusstrange/embedded-postgres", module + "internal/pgtest", module + "internal/services", module + "postgrestest"}
 	engines       = []string{module + "relay", module + "inbox"}
 )
 
@@ -37,16 +39,20 @@ var rules = []struct {
 }{
 	{
 		packages:  []string{"event", "outbox", "inbox", "relay", "dedup"},
-		forbidden: slices.Concat(brokerClients, adapters, avro, telemetry, testLibraries),
+		forbidden: slices.Concat(brokerClients, adapters, avro, telemetry, testLibraries, kits),
 		forTests:  slices.Concat(brokerClients, adapters), // a service's go.sum would grow by them
 	},
-	{packages: []string{"brokers/kafka", "brokers/rabbitmq"}, forbidden: slices.Concat(engines, testLibraries)},
+	// Who has a Postgres for tests builds no other: that is postgrestest's.
+	{packages: []string{"outbox/outboxtest", "inbox/inboxtest"}, forbidden: slices.Concat(brokerClients, adapters, avro, telemetry, ownPostgres)},
+	{packages: []string{"postgrestest"}, forbidden: slices.Concat(brokerClients, adapters, avro, telemetry, engines)},
+	{packages: []string{"brokers/kafka", "brokers/rabbitmq"}, forbidden: slices.Concat(engines, testLibraries, kits)},
 	{packages: []string{"schema/json", "schema/registry"}, forbidden: avro}, // hamba works behind the guard of schema/avro only
 	{packages: []string{"schema"}, forbidden: slices.Concat(brokerClients, adapters, engines, telemetry, testLibraries)},
 }
 
-// exempt are test helpers, which import test libraries by nature.
-var exempt = []string{"dedup/deduptest", "brokers/brokertest"}
+// exempt are test helpers, which import test libraries by nature: only rules that
+// name them concern them.
+var exempt = []string{"dedup/deduptest", "brokers/brokertest", "outbox/outboxtest", "inbox/inboxtest"}
 
 // onlyStandardLibrary are the packages that sharing a type costs nothing.
 var onlyStandardLibrary = []string{"event", "brokers"}
@@ -56,7 +62,7 @@ func TestForbiddenImports(t *testing.T) {
 	for _, rule := range rules {
 		for _, name := range rule.packages {
 			for _, p := range all {
-				if !within(p.ImportPath, module+name) || isExempt(p.ImportPath) || isTest(p) {
+				if !within(p.ImportPath, module+name) || isExempt(p.ImportPath) && !slices.Contains(exempt, name) || isTest(p) {
 					continue
 				}
 				for _, d := range p.Deps {
