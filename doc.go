@@ -8,6 +8,7 @@
 //   - brokers/kafka, brokers/rabbitmq: adapters
 //   - schema/avro, schema/json, schema/registry: codecs and wire formats
 //   - migrate: the tables
+//   - outbox/outboxtest, inbox/inboxtest, postgrestest: for your tests
 //
 // The example shows all of them; examples/demo runs them.
 package outboxkit
