@@ -1,0 +1,290 @@
+package dedup_test
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/outboxkit/outboxkit/dedup"
+)
+
+const day = 24 * time.Hour
+
+// keyAt has a UUIDv7 of another time than now.
+func keyAt(at time.Time) dedup.Key {
+	id := uuid.Must(uuid.NewV7())
+	var b [8]byte
+	binary.BigEndian.PutUint64(b[:], uint64(at.UnixMilli())<<16) //nolint:gosec // after 1970
+	copy(id[:6], b[:6])
+	return dedup.Key{Source: "/a", ID: id.String()}
+}
+
+func slotOf(at time.Time) int { return int(at.Unix() / 86400 % 36) }
+
+// claim claims in a transaction of its own.
+func claim(t testing.TB, pool *pgxpool.Pool, s *dedup.Postgres, key dedup.Key) dedup.Result {
+	t.Helper()
+	var results []dedup.Result
+	require.NoError(t, pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) (err error) {
+		results, err = s.Claim(t.Context(), tx, key)
+		return err
+	}))
+	return results[0]
+}
+
+// remember puts a claim into seen that was made in the past.
+func remember(t testing.TB, db interface {
+	Exec(context.Context, string, ...any) (pgconn.CommandTag, error)
+}, s *dedup.Postgres, at time.Time,
+) dedup.Key {
+	t.Helper()
+	key := keyAt(at)
+	_, err := db.Exec(t.Context(), `INSERT INTO inbox.seen (slot, consumer, event_key) VALUES ($1, $2, $3)`, slotOf(at), s.ConsumerID(), s.UUID(key))
+	require.NoError(t, err)
+	return key
+}
+
+func scan[T any](t testing.TB, pool *pgxpool.Pool, sql string, args ...any) (v T) {
+	t.Helper()
+	require.NoError(t, pool.QueryRow(t.Context(), sql, args...).Scan(&v))
+	return v
+}
+
+func exec(t testing.TB, pool *pgxpool.Pool, sql string, args ...any) {
+	t.Helper()
+	_, err := pool.Exec(t.Context(), sql, args...)
+	require.NoError(t, err)
+}
+
+func maintain(t testing.TB, s *dedup.Postgres) int {
+	t.Helper()
+	n, err := s.Maintain(t.Context())
+	require.NoError(t, err)
+	return n
+}
+
+func remembered(t testing.TB, pool *pgxpool.Pool, s *dedup.Postgres, key dedup.Key) bool {
+	return scan[bool](t, pool, `SELECT EXISTS (SELECT FROM inbox.seen WHERE event_key = $1)`, s.UUID(key))
+}
+
+// A slot goes two days past the widest window of all consumers, unless something
+// newer shares it.
+func TestSlotsAreEmptiedTwoDaysPastTheWindow(t *testing.T) {
+	t.Parallel()
+	pool := database(t, "")
+	established(t, pool, "inbox", "wide")
+	established(t, pool, "inbox", "narrow")
+	s := store(t, pool, dedup.Config{Consumer: "wide", WindowDays: 5})
+	store(t, pool, dedup.Config{Consumer: "narrow", WindowDays: 1})
+	now := time.Now()
+	fresh := remember(t, pool, s, now)
+	past := map[int]dedup.Key{}
+	for n := 5; n <= 9; n++ {
+		past[n] = remember(t, pool, s, now.Add(-time.Duration(n)*day))
+	}
+	shared := remember(t, pool, s, now.Add(-36*day)) // today's slot, one round ago
+	require.Equal(t, 3, maintain(t, s), "7, 8 and 9 days old")
+	require.Zero(t, maintain(t, s))
+	for n, key := range past {
+		require.Equal(t, n < 7, remembered(t, pool, s, key), "%d days old", n)
+	}
+	require.True(t, remembered(t, pool, s, shared))
+	require.Equal(t, dedup.Duplicate, claim(t, pool, s, fresh))
+	require.Equal(t, dedup.Duplicate, claim(t, pool, s, past[6]), "outside the window, but known")
+	require.Equal(t, dedup.OutsideWindow, claim(t, pool, s, past[8]))
+}
+
+// What has been truncated is not claimed again, although the window is widened
+// later, or the clock set back: nobody can tell any more.
+func TestForgottenIsNotClaimedAgain(t *testing.T) {
+	t.Parallel()
+	pool := database(t, "")
+	established(t, pool, "inbox", "c")
+	s := store(t, pool, dedup.Config{Consumer: "c", WindowDays: 1})
+	now := time.Now()
+	remember(t, pool, s, now)
+	old := remember(t, pool, s, now.Add(-5*day))
+	require.Equal(t, 1, maintain(t, s))
+	wide := store(t, pool, dedup.Config{Consumer: "c", WindowDays: 20})
+	require.Equal(t, dedup.OutsideWindow, claim(t, pool, wide, old))
+	require.Equal(t, dedup.OutsideWindow, claim(t, pool, wide, keyAt(now.Add(-6*day))))
+	require.Equal(t, dedup.Claimed, claim(t, pool, wide, keyAt(now.Add(-5*day+2*time.Second))), "newer than all that was forgotten")
+}
+
+// A claim that waits for its leaf while it is truncated learns of it.
+func TestClaimBehindATruncationLearnsOfIt(t *testing.T) {
+	t.Parallel()
+	pool := database(t, "")
+	established(t, pool, "inbox", "c")
+	s := store(t, pool, dedup.Config{Consumer: "c", WindowDays: 1})
+	now := time.Now()
+	remember(t, pool, s, now)
+	old := remember(t, pool, s, now.Add(-5*day))
+	tx, err := pool.Begin(t.Context())
+	require.NoError(t, err)
+	var done bool
+	require.NoError(t, tx.QueryRow(t.Context(), `SELECT inbox.forget_seen($1)`, slotOf(now.Add(-5*day))).Scan(&done))
+	require.True(t, done)
+	// In the window of a consumer that has just been started with a wider one.
+	wide := store(t, pool, dedup.Config{Consumer: "c", WindowDays: 20})
+	var g errgroup.Group
+	var got dedup.Result
+	g.Go(func() error {
+		return pgx.BeginFunc(context.Background(), pool, func(tx pgx.Tx) error {
+			results, err := wide.Claim(context.Background(), tx, old)
+			if err == nil {
+				got = results[0]
+			}
+			return err
+		})
+	})
+	waitsForLock(t, pool, 1)
+	require.NoError(t, tx.Commit(t.Context()))
+	require.NoError(t, g.Wait())
+	require.Equal(t, dedup.OutsideWindow, got)
+}
+
+func waitsForLock(t testing.TB, pool *pgxpool.Pool, n int) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		return scan[int](t, pool, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) == n
+	}, 20*time.Second, 3*time.Millisecond)
+}
+
+// control changes a function of the schema as somebody might by mistake.
+func control(t *testing.T, pool *pgxpool.Pool, function string, oldnew ...string) {
+	t.Helper()
+	def := scan[string](t, pool, `SELECT pg_get_functiondef(('inbox.' || $1)::regproc)`, function)
+	changed := strings.NewReplacer(oldnew...).Replace(def)
+	require.NotEqual(t, def, changed)
+	exec(t, pool, changed)
+}
+
+// A claim is open in the slot: truncation does not queue behind it, and keeps what
+// it commits. Negative control: waiting, and not looking again, loses it.
+func TestTruncationLooksUnderTheLock(t *testing.T) {
+	t.Parallel()
+	for name, broken := range map[string]bool{"kept": false, "negative control": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pool := database(t, "")
+			established(t, pool, "inbox", "c")
+			s := store(t, pool, dedup.Config{Consumer: "c"})
+			now := time.Now()
+			remember(t, pool, s, now)
+			remember(t, pool, s, now.Add(-35*day)) // the slot that tomorrow's ids take
+			if broken {
+				control(t, pool, "forget_seen", " NOWAIT", "", "1..2", "1..1")
+			}
+			tx, err := pool.Begin(t.Context())
+			require.NoError(t, err)
+			slow := remember(t, tx, s, now.Add(day))
+			done := make(chan int, 1)
+			go func() {
+				n, _ := s.Maintain(context.Background())
+				done <- n
+			}()
+			if broken {
+				waitsForLock(t, pool, 1)
+			} else {
+				require.Zero(t, <-done)
+			}
+			require.NoError(t, tx.Commit(t.Context()))
+			if broken {
+				require.Equal(t, 1, <-done)
+				require.False(t, remembered(t, pool, s, slow), "the control must lose it")
+				return
+			}
+			require.Zero(t, maintain(t, s))
+			require.True(t, remembered(t, pool, s, slow))
+		})
+	}
+}
+
+// Many look after the same slots: one does at a time, nobody waits or fails.
+func TestManyMaintainAtOnce(t *testing.T) {
+	t.Parallel()
+	pool := database(t, "")
+	established(t, pool, "inbox", "c")
+	s := store(t, pool, dedup.Config{Consumer: "c"})
+	now := time.Now()
+	remember(t, pool, s, now)
+	for n := 9; n < 35; n++ {
+		remember(t, pool, s, now.Add(-time.Duration(n)*day))
+	}
+	var g errgroup.Group
+	for range 8 {
+		g.Go(func() error {
+			_, err := s.Maintain(context.Background())
+			return err
+		})
+	}
+	require.NoError(t, g.Wait())
+	for range 3 { // what one skipped because another was at it
+		maintain(t, s)
+	}
+	require.Equal(t, 1, scan[int](t, pool, `SELECT count(*) FROM inbox.seen`))
+}
+
+// The database's clock says that everything is old, but the latest claim does not
+// bear it out; so does an idle consumer, whose tables do not grow either.
+func TestAClockAheadMakesNothingOld(t *testing.T) {
+	t.Parallel()
+	pool := database(t, "")
+	established(t, pool, "inbox", "c")
+	s := store(t, pool, dedup.Config{Consumer: "c"})
+	now := time.Now()
+	old := remember(t, pool, s, now.Add(-30*day))
+	remember(t, pool, s, now.Add(-28*day))
+	require.Zero(t, maintain(t, s))
+	remember(t, pool, s, now.Add(-21*day))
+	require.Equal(t, 1, maintain(t, s))
+	require.False(t, remembered(t, pool, s, old))
+}
+
+// The transaction is days old, its claims are not: the statement's clock counts.
+func TestSlowTransactionClaimsByTheStatementsClock(t *testing.T) {
+	t.Parallel()
+	pool := database(t, "")
+	established(t, pool, "inbox", "c")
+	s := store(t, pool, dedup.Config{Consumer: "c"})
+	var end time.Time
+	require.NoError(t, pool.QueryRow(t.Context(), `SELECT now()`).Scan(&end))
+	edge := keyAt(end.Add(-7*day + time.Second)) // in the window for a second more
+	require.NoError(t, pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
+		_, err := tx.Exec(t.Context(), `SELECT pg_sleep_until(to_timestamp($1))`, float64(end.Add(3*time.Second).Unix()))
+		require.NoError(t, err)
+		results, err := s.Claim(t.Context(), tx, edge)
+		require.NoError(t, err)
+		require.Equal(t, []dedup.Result{dedup.OutsideWindow}, results)
+		return nil
+	}))
+}
+
+// A consumer that was not there yet cannot have handled it: however old the id,
+// it is claimed once, by the day of receipt.
+func TestNewConsumerClaimsOldIDs(t *testing.T) {
+	t.Parallel()
+	pool := database(t, "")
+	s := store(t, pool, dedup.Config{Consumer: "new"})
+	for _, age := range []time.Duration{0, 11 * time.Hour, 13 * time.Hour, 6 * day, 8 * day, 400 * day} {
+		key := keyAt(time.Now().Add(-age))
+		require.Equal(t, dedup.Claimed, claim(t, pool, s, key), age)
+		require.Equal(t, dedup.Duplicate, claim(t, pool, s, key), age)
+		again := store(t, pool, dedup.Config{Consumer: "new"}) // another process
+		require.Equal(t, dedup.Duplicate, claim(t, pool, again, key), age)
+	}
+	require.Equal(t, 4, scan[int](t, pool, `SELECT count(*) FROM inbox.seen_foreign`))
+	exec(t, pool, fmt.Sprintf(`UPDATE inbox.consumer SET created_at = '%s'`, time.Now().Add(-500*day).Format(time.RFC3339)))
+	require.Equal(t, dedup.OutsideWindow, claim(t, pool, store(t, pool, dedup.Config{Consumer: "new"}), keyAt(time.Now().Add(-8*day))))
+}
