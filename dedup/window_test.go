@@ -29,6 +29,8 @@ func keyAt(at time.Time) dedup.Key {
 	return dedup.Key{Source: "/a", ID: id.String()}
 }
 
+func keyAtNow() dedup.Key { return keyAt(time.Now()) }
+
 func slotOf(at time.Time) int { return int(at.Unix() / 86400 % 36) }
 
 // claim claims in a transaction of its own.
