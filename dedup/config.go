@@ -6,12 +6,12 @@ import (
 	"slices"
 )
 
-// slots is the number of partitions that the migration made. One day is one
-// slot, and a slot is free again two days past the window.
+// slots is the number of partitions that the migration made. A slot is about a
+// day, and is emptied two days past the window; see [Postgres.Maintain].
 const (
-	slots         = 34
+	slots         = 36
 	secondsPerDay = 24 * 60 * 60
-	maxWindowDays = slots - 3
+	maxWindowDays = slots - 5
 )
 
 // Config configures a [Postgres] store.
@@ -22,7 +22,8 @@ type Config struct {
 	// Schema is where migrate.Inbox made the tables. Default "inbox".
 	Schema string
 	// WindowDays is how long handled keys are remembered. It must be longer than
-	// anything may be delivered again: at least the broker's retention. Default 7,
+	// anything may be delivered again: at least the broker's retention. What a
+	// narrower window has forgotten stays forgotten when it is widened. Default 7,
 	// at most 31.
 	WindowDays int
 	// TrustedSources are the sources whose UUIDv7 ids tell when the event came
@@ -32,6 +33,9 @@ type Config struct {
 	// receipt, which costs more for each claim. Changing it changes where ids are
 	// remembered: what was handled under the old setting may be handled again.
 	TrustedSources []string
+	// Concurrent says what [Store.Once] does while another transaction runs the
+	// same key. Claim always waits. Default Wait.
+	Concurrent Concurrent
 }
 
 func (c Config) withDefaults() Config {
@@ -59,6 +63,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("dedup: Config.Schema %q: must be lower-case letters, digits and underscores, at most 40, not starting with a digit", c.Schema)
 	case c.WindowDays < 1 || c.WindowDays > maxWindowDays:
 		return fmt.Errorf("dedup: Config.WindowDays %d: must be 1 to %d", c.WindowDays, maxWindowDays)
+	case !c.Concurrent.known():
+		return fmt.Errorf("dedup: Config.Concurrent %d: must be Wait or Conflict", c.Concurrent)
 	}
 	return nil
 }

@@ -24,11 +24,11 @@ type eventKey struct {
 
 // stored returns the UUID that stands for k in the tables. Always a hash of
 // source and id, so that a source cannot use up an id of another's. Where the id
-// is a UUIDv7 whose time counts, its first 48 bits, the time, are kept: they
-// choose the slot, and neighbours in time stay neighbours in the index, which is
-// what keeps claims fast with millions of rows. 74 bits of hash remain within
-// one millisecond.
-func (k Key) stored(timed bool) eventKey {
+// is a UUIDv7 of a trusted source and not from before since, its first 48 bits,
+// the time, are kept: they choose the slot, and neighbours in time stay
+// neighbours in the index, which is what keeps claims fast with millions of rows.
+// 74 bits of hash remain within one millisecond.
+func (k Key) stored(trusted bool, since time.Time) eventKey {
 	id, isV7 := parseV7(k.ID)
 	text := k.ID
 	if isV7 {
@@ -41,16 +41,20 @@ func (k Key) stored(timed bool) eventKey {
 	var key eventKey
 	copy(key.uuid[:], h.Sum(nil))
 	version := byte(8) // RFC 9562: custom
-	if isV7 && timed {
-		copy(key.uuid[:6], id[:6])
-		version = 7
-		key.timed = true
-		key.time = time.UnixMilli(int64(binary.BigEndian.Uint64(id[:8]) >> 16)) //nolint:gosec // 48 bits
+	if isV7 && trusted {
+		at := time.UnixMilli(int64(binary.BigEndian.Uint64(id[:8]) >> 16)) //nolint:gosec // 48 bits
+		if !at.Before(since) {
+			copy(key.uuid[:6], id[:6])
+			version, key.timed, key.time = 7, true, at
+		}
 	}
 	key.uuid[6] = key.uuid[6]&0x0f | version<<4
 	key.uuid[8] = key.uuid[8]&0x3f | 0x80
 	return key
 }
+
+// foreign is what the key is where no time in an id counts.
+func (k Key) foreign() eventKey { return k.stored(false, time.Time{}) }
 
 // parseV7 accepts the usual text form alone; uuid.Parse would accept others,
 // which are foreign strings here.

@@ -7,6 +7,8 @@ import (
 	"database/sql"
 	"fmt"
 	"slices"
+	"sync/atomic"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -19,15 +21,19 @@ import (
 type Result int
 
 const (
+	stale Result = iota // nothing was claimed: the statement is of an older turn
+
 	// Claimed: not handled before. The transaction holds the claim; when it
 	// commits the key counts as handled.
-	Claimed Result = iota + 1
+	Claimed
 	// Duplicate: a committed transaction has handled it, or this one claimed it
 	// before.
 	Duplicate
 	// OutsideWindow: the id's time is older than the window, or more than an hour
-	// ahead, by the database's clock. Whether it was handled before cannot be told:
-	// nothing was claimed, and somebody has to decide.
+	// ahead, by the database's clock, and nothing is remembered of it. Whether it
+	// was handled before cannot be told: nothing was claimed, and somebody has to
+	// decide. A new consumer has nothing to remember of ids from more than 12 hours
+	// before its registration, so those are claimed however old they are.
 	OutsideWindow
 )
 
@@ -45,14 +51,20 @@ func (r Result) String() string {
 }
 
 // Postgres remembers in PostgreSQL what a consumer has handled. It is safe for
-// concurrent use.
+// concurrent use. Somebody has to call Maintain now and then; an inbox does.
 type Postgres struct {
 	cfg      Config
+	pool     *pgxpool.Pool
 	consumer int32
+	since    time.Time // ids from before count as foreign
 
 	timed   [slots]string // claim of a timed key, by slot
-	foreign string
+	foreign atomic.Pointer[foreignStatements]
 }
+
+// headStart is how old an id may be, at the registration of its consumer, to be
+// remembered by its own time.
+const headStart = 12 * time.Hour
 
 // NewPostgres registers the consumer in the database and returns its store.
 func NewPostgres(ctx context.Context, pool *pgxpool.Pool, cfg Config) (*Postgres, error) {
@@ -60,39 +72,23 @@ func NewPostgres(ctx context.Context, pool *pgxpool.Pool, cfg Config) (*Postgres
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	p := &Postgres{cfg: cfg, foreign: fmt.Sprintf(foreignSQL, cfg.Schema, slots)}
+	p := &Postgres{cfg: cfg, pool: pool}
 	for slot := range p.timed {
 		p.timed[slot] = fmt.Sprintf(timedSQL, cfg.Schema, slot)
 	}
+	var turn int64
 	err := pool.QueryRow(ctx, fmt.Sprintf(`INSERT INTO %[1]s.consumer AS c (name, window_days) VALUES ($1, $2)
-		ON CONFLICT (name) DO UPDATE SET window_days = excluded.window_days RETURNING id`, cfg.Schema),
-		cfg.Consumer, cfg.WindowDays).Scan(&p.consumer)
+		ON CONFLICT (name) DO UPDATE SET window_days = excluded.window_days
+		RETURNING id, created_at, (SELECT foreign_turn FROM %[1]s.retention)`, cfg.Schema),
+		cfg.Consumer, cfg.WindowDays).Scan(&p.consumer, &p.since, &turn)
 	if err != nil {
 		return nil, fmt.Errorf("dedup: register consumer %q in schema %s (migrated and granted? see relay migrate): %w",
 			cfg.Consumer, cfg.Schema, err)
 	}
+	p.since = p.since.Add(-headStart)
+	p.turned(turn)
 	return p, nil
 }
-
-// Claims answer with one row: claimed, and whether the id's time is in the
-// window. The leaf is addressed directly: routing through the parent costs more.
-const (
-	timedSQL = `WITH w AS (SELECT $3::bigint BETWEEN extract(epoch FROM now())::bigint - $4::bigint
-    AND extract(epoch FROM now())::bigint + 3600 AS inside),
-c AS (INSERT INTO %[1]s.seen_%[2]d (slot, consumer, event_key)
-  SELECT %[2]d, $1::integer, $2::uuid FROM w WHERE inside ON CONFLICT DO NOTHING RETURNING 1)
-SELECT EXISTS (SELECT FROM c), inside FROM w`
-
-	// The look into all slots needs the lock: the primary key tells apart days of
-	// receipt, and two deliveries may come on different ones. A statement of its
-	// own, because a statement's snapshot is older than the lock it waits for.
-	lockSQL    = `SELECT pg_advisory_xact_lock($1)`
-	foreignSQL = `WITH c AS (INSERT INTO %[1]s.seen_foreign (slot, consumer, event_key)
-  SELECT extract(epoch FROM now())::bigint / 86400 %% %[2]d, $1::integer, $2::uuid
-  WHERE NOT EXISTS (SELECT FROM %[1]s.seen_foreign WHERE event_key = $2::uuid AND consumer = $1::integer)
-  ON CONFLICT DO NOTHING RETURNING 1)
-SELECT EXISTS (SELECT FROM c), true`
-)
 
 // ConsumerID is the number that stands for the consumer in the tables.
 func (p *Postgres) ConsumerID() int32 { return p.consumer }
@@ -100,7 +96,7 @@ func (p *Postgres) ConsumerID() int32 { return p.consumer }
 // UUID returns what the tables call key.
 func (p *Postgres) UUID(key Key) uuid.UUID { return p.stored(key).uuid }
 
-func (p *Postgres) stored(key Key) eventKey { return key.stored(p.cfg.trusts(key.Source)) }
+func (p *Postgres) stored(key Key) eventKey { return key.stored(p.cfg.trusts(key.Source), p.since) }
 
 // Claim claims keys in tx and returns one result a key, at the same index, in
 // one round trip. It waits for other transactions that hold a claim on one of
@@ -109,73 +105,112 @@ func (p *Postgres) stored(key Key) eventKey { return key.stored(p.cfg.trusts(key
 // that calls Claim twice gives that up.
 func (p *Postgres) Claim(ctx context.Context, tx pgx.Tx, keys ...Key) ([]Result, error) {
 	results := make([]Result, len(keys))
-	b := &pgx.Batch{}
-	for _, c := range p.sorted(keys) {
-		p.queue(b, c.key, &results[c.index])
+	claims := p.sorted(keys)
+	for range claimRounds {
+		b := &pgx.Batch{}
+		for _, c := range claims {
+			p.queue(b, c.key, &results[c.index])
+		}
+		if err := tx.SendBatch(ctx, b).Close(); err != nil {
+			return nil, fmt.Errorf("dedup: claim: %w", err)
+		}
+		claims = slices.DeleteFunc(claims, func(c claim) bool { return results[c.index] != stale })
+		if len(claims) == 0 {
+			return results, nil
+		}
 	}
-	if err := tx.SendBatch(ctx, b).Close(); err != nil {
-		return nil, fmt.Errorf("dedup: claim: %w", err)
-	}
-	return results, nil
+	return nil, errStale
 }
 
 // ClaimSQL is [Postgres.Claim] for a *sql.Tx of pgx's database/sql driver, with
 // a round trip or two for each key.
 func (p *Postgres) ClaimSQL(ctx context.Context, tx *sql.Tx, keys ...Key) ([]Result, error) {
 	results := make([]Result, len(keys))
-	face := sqltx.SQL(tx)
 	for _, c := range p.sorted(keys) {
-		if !c.key.timed {
-			if _, err := face.Exec(ctx, lockSQL, c.key.lock(p.consumer)); err != nil {
+		to := &results[c.index]
+		for round := 0; *to == stale; round++ {
+			if round == claimRounds {
+				return nil, errStale
+			}
+			if err := p.claimSQL(ctx, sqltx.SQL(tx), c.key, to); err != nil {
 				return nil, fmt.Errorf("dedup: claim: %w", err)
 			}
 		}
-		query, args := p.statement(c.key)
-		var claimed, inside bool
-		if err := face.QueryRow(ctx, query, args...).Scan(&claimed, &inside); err != nil {
-			return nil, fmt.Errorf("dedup: claim: %w", err)
-		}
-		results[c.index] = result(claimed, inside)
 	}
 	return results, nil
 }
 
-// Queue adds the claim of one key to a batch of the caller's, which must run in
-// a transaction. result is set when the batch's results have been read.
-func (p *Postgres) Queue(b *pgx.Batch, key Key, result *Result) {
-	p.queue(b, p.stored(key), result)
-}
-
-func (p *Postgres) queue(b *pgx.Batch, key eventKey, to *Result) {
+func (p *Postgres) claimSQL(ctx context.Context, tx sqltx.Tx, key eventKey, to *Result) error {
 	if !key.timed {
-		b.Queue(lockSQL, key.lock(p.consumer))
-	}
-	query, args := p.statement(key)
-	b.Queue(query, args...).QueryRow(func(row pgx.Row) error {
-		var claimed, inside bool
-		if err := row.Scan(&claimed, &inside); err != nil {
+		if _, err := tx.Exec(ctx, lockSQL, key.lock(p.consumer)); err != nil {
 			return err
 		}
-		*to = result(claimed, inside)
+	}
+	query, args, turn := p.statement(key)
+	var claimed bool
+	var told int64
+	if err := tx.QueryRow(ctx, query, args...).Scan(&claimed, &told); err != nil {
+		return err
+	}
+	*to = p.result(claimed, told, turn, key.timed)
+	return nil
+}
+
+// Queue adds the claim of one key to a batch of the caller's, which must run in
+// a transaction. result is set when the batch's results have been read. Very
+// rarely, when the process has not claimed for days, reading fails because the
+// slots have moved on: the next transaction knows better.
+func (p *Postgres) Queue(b *pgx.Batch, key Key, result *Result) {
+	p.queueThen(b, p.stored(key), func(r Result) error {
+		if *result = r; r == stale {
+			return errStale
+		}
 		return nil
 	})
 }
 
-func (p *Postgres) statement(key eventKey) (string, []any) {
-	if key.timed {
-		return p.timed[key.slot()], []any{p.consumer, key.uuid, key.time.Unix(), p.cfg.WindowDays * secondsPerDay}
-	}
-	return p.foreign, []any{p.consumer, key.uuid}
+func (p *Postgres) queue(b *pgx.Batch, key eventKey, to *Result) {
+	p.queueThen(b, key, func(r Result) error { *to = r; return nil })
 }
 
-func result(claimed, inside bool) Result {
+func (p *Postgres) queueThen(b *pgx.Batch, key eventKey, then func(Result) error) {
+	if !key.timed {
+		b.Queue(lockSQL, key.lock(p.consumer))
+	}
+	query, args, turn := p.statement(key)
+	b.Queue(query, args...).QueryRow(func(row pgx.Row) error {
+		var claimed bool
+		var told int64
+		if err := row.Scan(&claimed, &told); err != nil {
+			return err
+		}
+		return then(p.result(claimed, told, turn, key.timed))
+	})
+}
+
+// statement returns the claim of a key, and the turn that it was made for if the
+// key is foreign.
+func (p *Postgres) statement(key eventKey) (query string, args []any, turn int64) {
+	if key.timed {
+		return p.timed[key.slot()], []any{p.consumer, key.uuid, key.time.Unix(), p.cfg.WindowDays * secondsPerDay}, 0
+	}
+	f := p.foreign.Load()
+	return f.claim, []any{p.consumer, key.uuid}, f.turn
+}
+
+// result reads the answer of a claim: claimed, and 1 if it is or may be in the
+// window; of a foreign key the turn that it is.
+func (p *Postgres) result(claimed bool, told, turn int64, timed bool) Result {
+	if !timed && p.stale(turn, told) {
+		return stale
+	}
 	switch {
 	case claimed:
 		return Claimed
-	case inside:
-		return Duplicate
-	default:
+	case timed && told == 0:
 		return OutsideWindow
+	default:
+		return Duplicate
 	}
 }
 

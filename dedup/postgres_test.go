@@ -33,6 +33,14 @@ func database(t testing.TB, schema string) *pgxpool.Pool {
 	return pool
 }
 
+// established registers a consumer as if it had been there for ever: otherwise
+// old ids are claimed by the day of receipt.
+func established(t testing.TB, pool *pgxpool.Pool, schema, consumer string) {
+	t.Helper()
+	_, err := pool.Exec(t.Context(), fmt.Sprintf(`INSERT INTO %s.consumer (name, window_days, created_at) VALUES ($1, 7, '1960-01-01')`, schema), consumer)
+	require.NoError(t, err)
+}
+
 func store(t testing.TB, pool *pgxpool.Pool, cfg dedup.Config) *dedup.Postgres {
 	t.Helper()
 	s, err := dedup.NewPostgres(t.Context(), pool, cfg)
@@ -79,6 +87,7 @@ func TestClaimIsPartOfTheTransaction(t *testing.T) {
 	t.Parallel()
 	pool := database(t, "shop_inbox")
 	for name, claim := range forms(pool) {
+		established(t, pool, "shop_inbox", name)
 		s := store(t, pool, dedup.Config{Consumer: name, Schema: "shop_inbox"})
 		keys := []dedup.Key{{Source: "/a", ID: "2"}, {Source: "/a", ID: v7()}, {Source: "/a", ID: "1"}, {Source: "/a", ID: "2"},
 			{Source: "/a", ID: "018f0000-0000-7000-8000-000000000001"}}
@@ -181,8 +190,8 @@ func TestSlotsAreIndependent(t *testing.T) {
 	require.NoError(t, pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
 		_, err := s.Claim(t.Context(), tx, dedup.Key{Source: "/a", ID: v7()})
 		require.NoError(t, err)
-		today := time.Now().Unix() / 86400 % 34
-		_, err = pool.Exec(t.Context(), fmt.Sprintf(`SET lock_timeout = '2s'; TRUNCATE inbox.seen_%d`, (today+5)%34))
+		today := time.Now().Unix() / 86400 % 36
+		_, err = pool.Exec(t.Context(), fmt.Sprintf(`SET lock_timeout = '2s'; TRUNCATE inbox.seen_%d`, (today+5)%36))
 		require.NoError(t, err)
 		return nil
 	}))
@@ -214,7 +223,7 @@ func TestForeignClaimsOnTwoDaysWaitForEachOther(t *testing.T) {
 	require.NoError(t, err)
 	_, err = s.Claim(t.Context(), yesterday, key)
 	require.NoError(t, err)
-	_, err = yesterday.Exec(t.Context(), `UPDATE inbox.seen_foreign SET slot = (slot + 33) % 34`)
+	_, err = yesterday.Exec(t.Context(), `UPDATE inbox.seen_foreign SET slot = (slot + 35) % 36`)
 	require.NoError(t, err)
 
 	got := make(chan dedup.Result, 1)

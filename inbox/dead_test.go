@@ -349,6 +349,7 @@ func TestHeadersOfADeadLetterAreReadableInSQL(t *testing.T) {
 func TestDeadLettersOverSQL(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
+	w.established("inventory")
 	late := message("late", 1)
 	late.ID = v7At(timeDaysAgo(30))
 	w.publish(message("bad", 1), message("bad", 2), late)

@@ -41,6 +41,8 @@ func asRole(w *world) *world {
 func TestConsumerRole(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
+	w.established("inventory")
+	w.established("wide")
 	narrow := asRole(w)
 	foreign, old := message("foreign", 1), message("old", 1)
 	foreign.ID, old.ID = "1", "018f0000-0000-7000-8000-000000000001"

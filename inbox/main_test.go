@@ -128,6 +128,13 @@ func (w *world) claims() int {
 	return w.count(`SELECT (SELECT count(*) FROM inbox.seen) + (SELECT count(*) FROM inbox.seen_foreign)`)
 }
 
+// established registers a consumer as if it had been there for ever: only then
+// is an id outside of its window something that it may have handled.
+func (w *world) established(consumer string) {
+	w.t.Helper()
+	w.exec(`INSERT INTO inbox.consumer (name, window_days, created_at) VALUES ($1, 7, '1960-01-01')`, consumer)
+}
+
 // config is quick to retry.
 func (w *world) config(consumer string) inbox.Config {
 	return inbox.Config{

@@ -73,6 +73,7 @@ func TestCrashWhileADeadLetterMoves(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
+			w.established("inventory")
 			p := &scripted{hang: make(chan struct{})}
 			cfg, _ := routed(w, p)
 			in := w.start(cfg, failing)

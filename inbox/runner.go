@@ -72,6 +72,7 @@ func (r *runner) run() error {
 		return err
 	}
 	var workers sync.WaitGroup
+	workers.Go(r.keepWindow)
 	for range r.cfg.Concurrency {
 		workers.Go(r.work)
 	}
