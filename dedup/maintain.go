@@ -17,12 +17,6 @@ import (
 // The role needs EXECUTE on three functions of the schema; see the grants. They
 // check in the database what is due.
 func (p *Postgres) Maintain(ctx context.Context) (emptied int, err error) {
-	var turn int64
-	err = p.pool.QueryRow(ctx, fmt.Sprintf(`SELECT %s.turn_foreign()`, p.cfg.Schema)).Scan(&turn)
-	if err != nil {
-		return 0, p.maintainError(err)
-	}
-	p.turned(turn)
 	for _, function := range []string{"forget_seen", "forget_foreign"} {
 		query := fmt.Sprintf(`SELECT %s.%s($1)`, p.cfg.Schema, function)
 		for slot := range slots {
@@ -35,6 +29,13 @@ func (p *Postgres) Maintain(ctx context.Context) (emptied int, err error) {
 			}
 		}
 	}
+	// Last: until the next call, claimers have noticed a turn, and let go of the
+	// slot that it made old.
+	var turn int64
+	if err := p.pool.QueryRow(ctx, fmt.Sprintf(`SELECT %s.turn_foreign()`, p.cfg.Schema)).Scan(&turn); err != nil {
+		return emptied, p.maintainError(err)
+	}
+	p.turned(turn)
 	return emptied, nil
 }
 
