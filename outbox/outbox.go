@@ -16,7 +16,7 @@ import (
 // Outbox writes events. It is safe for concurrent use and holds no connection.
 type Outbox struct {
 	cfg     Config
-	types   map[typeKey]event.Info
+	types   map[typeKey]int64 // the schema's fingerprint
 	sql     statements
 	keyLock bool
 }
@@ -24,8 +24,8 @@ type Outbox struct {
 // typeKey tells versions of one type apart: services write two of them side by
 // side while consumers move from one to the next.
 type typeKey struct {
-	name string
-	fp   int64
+	name   string
+	schema event.Schema
 }
 
 // ErrNotMigrated says that the outbox tables are missing.
@@ -59,15 +59,16 @@ func newOutbox(cfg Config, exec func(string, ...any) error) (*Outbox, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("outbox: %w", err)
 	}
-	o := &Outbox{cfg: cfg, types: map[typeKey]event.Info{}, sql: newStatements(cfg.Schema)}
+	o := &Outbox{cfg: cfg, types: map[typeKey]int64{}, sql: newStatements(cfg.Schema)}
 	for _, t := range cfg.Types {
 		i := t.Info()
 		s := i.Codec.Schema()
-		o.types[typeKey{i.Name, s.Fingerprint()}] = i
+		fp := s.Fingerprint()
+		o.types[typeKey{i.Name, s}] = fp
 		if s.IsZero() {
 			continue
 		}
-		if err := exec(o.sql.storeSchema, s.Fingerprint(), s.Format, s.Text, s.ContentType); err != nil {
+		if err := exec(o.sql.storeSchema, fp, s.Format, s.Text, s.ContentType); err != nil {
 			return nil, fmt.Errorf("outbox: store the schema of %s: %w", i.Name, explain(err))
 		}
 	}

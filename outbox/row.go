@@ -45,8 +45,8 @@ func (o *Outbox) row(ctx context.Context, d *event.Draft) (row, error) {
 		return row{}, &event.FieldError{Field: "Draft.Type", Problem: "is not set", Hint: "make drafts with Type.New"}
 	}
 	schema := d.Type.Codec.Schema()
-	fp := schema.Fingerprint()
-	if _, ok := o.types[typeKey{d.Type.Name, fp}]; !ok {
+	fp, ok := o.types[typeKey{d.Type.Name, schema}]
+	if !ok {
 		return row{}, &event.FieldError{Field: "Draft.Type", Value: d.Type.Name, Problem: "is not among Config.Types", Hint: "add it there, so that its schema is stored"}
 	}
 	r := row{eventID: d.ID, topic: d.Topic, key: d.Key, typ: d.Type.Name}

@@ -43,7 +43,7 @@ SELECT $1, e.event_id, e.topic, x.topic, e.key, e.type, e.source, coalesce(e.tim
   clock_timestamp() + random() * x.delay * interval '1 ms'
 FROM unnest($3::bigint[], $4::text[]::uuid[], $5::text[], $6::text[], $7::text[], $8::int[], $9::bigint[], $11::text[])
   WITH ORDINALITY x(id, event_id, state, class, reason, attempts, delay, topic, ord)
-JOIN {s}.event e ON e.id = x.id AND e.event_id = x.event_id AND e.shard = ANY($10::smallint[])
+JOIN {s}.event e ON e.id = x.id AND e.event_id = x.event_id AND {s}.shard(e.key, e.event_id) = ANY($10::smallint[])
 ORDER BY x.ord
 ON CONFLICT DO NOTHING`
 )

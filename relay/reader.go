@@ -167,7 +167,11 @@ func (s *session) rows(ctx context.Context, query, seen string, bound int64, at 
 	p := page{shards: shards, from: at, to: at}
 	op, cancel := s.r.op(ctx)
 	defer cancel()
-	args := append([]any{pgx.QueryResultFormats{pgx.BinaryFormatCode}, seen, bound, at.c, shards, s.r.tune.pageRows, s.r.tune.pageBytes}, s.Filter.args()...)
+	some := shards
+	if len(shards) == shardCount {
+		some = nil // no hash for each row
+	}
+	args := append([]any{pgx.QueryResultFormats{pgx.BinaryFormatCode}, seen, bound, at.c, some, s.r.tune.pageRows, s.r.tune.pageBytes}, s.Filter.args()...)
 	rows, err := s.r.pool.Query(op, s.Filter.apply(query), args...)
 	if err != nil {
 		return p, false, fmt.Errorf("read page: %w", err)

@@ -45,15 +45,13 @@ var rebase = []string{
 	// Waits for writers: afterwards no row is uncommitted, and ids drawn by
 	// transactions that are running now are above the position's.
 	`LOCK TABLE {s}.event, {s}.pipeline, {s}.instance, {s}.lease, {s}.position, {s}.incarnation, {s}.meta IN ACCESS EXCLUSIVE MODE`,
-	// Postgres computes a generated column anew only if one that it rests on is set:
-	// SET key = key gives rows of a cluster with another hash their shard.
-	// A row is passed only if it is so at the position of each shard: shards may
-	// have been computed anew, so the row's own is not known.
+	// A row is passed only if it is so at the position of each shard: a cluster with
+	// another hash has other shards, so which one the row was in is not known.
 	`WITH latest AS MATERIALIZED (
   SELECT DISTINCT ON (p.pipeline, q.shard) p.* FROM {s}.position p, unnest(p.shards) q(shard)
   ORDER BY p.pipeline, q.shard, p.n DESC),
 at AS MATERIALIZED (SELECT DISTINCT s::text, h, s2::text, h2, c FROM latest)
-UPDATE {s}.event e SET key = key, xid = CASE WHEN
+UPDATE {s}.event e SET xid = CASE WHEN
     EXISTS (SELECT FROM latest) AND (SELECT count(*) FROM latest) = 64 * (SELECT count(*) FROM {s}.pipeline)
     AND NOT EXISTS (SELECT FROM at WHERE (e.id <= at.h AND pg_visible_in_snapshot(e.xid, at.s::pg_snapshot)
       OR e.id <= at.h2 AND e.id <= at.c AND pg_visible_in_snapshot(e.xid, at.s2::pg_snapshot)) IS NOT TRUE)
@@ -69,6 +67,7 @@ FROM {s}.pipeline, (SELECT pg_current_xact_id()::text AS x) c`,
 	`DELETE FROM {s}.instance`,
 	`UPDATE {s}.lease SET owner = '', epoch = epoch + 1`,
 	`TRUNCATE {s}.incarnation`,
+	// Postgres computes a generated column anew only if one that it rests on is set.
 	`UPDATE {s}.parked SET key = key`,
 	`UPDATE {s}.replay SET state = 'done', error = 'ended by relay rebase' WHERE state IN ('running', 'stopped')`,
 	`UPDATE {s}.meta SET system_identifier = c.system_identifier, database_oid = d.oid

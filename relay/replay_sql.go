@@ -9,10 +9,10 @@ const replayWhere = ` WHERE id > $1::bigint AND id <= $2::bigint
   AND ($3::timestamptz IS NULL OR created_at >= $3) AND ($4::timestamptz IS NULL OR created_at < $4)
   AND ($5::text[] IS NULL OR key = ANY($5)) AND ($6::text[] IS NULL OR type = ANY($6)) AND ($7::text[] IS NULL OR topic = ANY($7))
   AND ($8::text[] IS NULL OR type = ANY($8)) AND ($9::text[] IS NULL OR topic = ANY($9))
-  AND (id <= ($12::bigint[])[($10::int[])[shard + 1]]
-      AND pg_visible_in_snapshot(xid, ($11::text[]::pg_snapshot[])[($10::int[])[shard + 1]])
-    OR id <= ($14::bigint[])[($10::int[])[shard + 1]]
-      AND pg_visible_in_snapshot(xid, ($13::text[]::pg_snapshot[])[($10::int[])[shard + 1]]))
+  AND (id <= ($12::bigint[])[($10::int[])[{s}.shard(key, event_id) + 1]]
+      AND pg_visible_in_snapshot(xid, ($11::text[]::pg_snapshot[])[($10::int[])[{s}.shard(key, event_id) + 1]])
+    OR id <= ($14::bigint[])[($10::int[])[{s}.shard(key, event_id) + 1]]
+      AND pg_visible_in_snapshot(xid, ($13::text[]::pg_snapshot[])[($10::int[])[{s}.shard(key, event_id) + 1]]))
   AND (SELECT true FROM {s}.parked k WHERE k.pipeline = $15 AND k.event_id = e.event_id AND k.source = e.source
     AND k.state <> 'discarded' LIMIT 1) IS NULL
   AND (SELECT true FROM {s}.parked k WHERE k.pipeline = $15 AND k.event_id = e.event_id AND k.source = e.source

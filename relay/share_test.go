@@ -249,7 +249,7 @@ func TestStuckShardsAreGivenUp(t *testing.T) {
 	p := &recorder{}
 	running(t, newRelay(t, db.relay, config(p)))
 	db.shared(t, 32, 32)
-	mine := scan[int](t, db.admin, `SELECT count(*) FROM outbox.event e JOIN outbox.lease l USING (shard) JOIN outbox.instance i ON i.name = l.owner
+	mine := scan[int](t, db.admin, `SELECT count(*) FROM outbox.event e JOIN outbox.lease l ON l.shard = outbox.shard(e.key, e.event_id) JOIN outbox.instance i ON i.name = l.owner
 WHERE i.started_at = (SELECT max(started_at) FROM outbox.instance)`)
 	require.Positive(t, mine)
 	eventually(t, func() bool { return len(p.messages()) >= mine }, "published elsewhere")

@@ -41,6 +41,9 @@ const (
 ) w WHERE total - size < $6::bigint ORDER BY id`
 )
 
+// ofShards chooses the events of the shards $4; NULL is all.
+const ofShards = ` AND ($4::smallint[] IS NULL OR {s}.shard(key, event_id) = ANY($4::smallint[]))`
+
 // filterMark is where a pipeline's filter goes; without one it stays, a comment.
 const filterMark = `/*filter*/`
 
@@ -60,10 +63,10 @@ const (
 FROM (SELECT pg_sequence_last_value('{s}.event_id_seq') h, pg_current_snapshot() cur OFFSET 0) p`
 	sqlLate = pageHead + `SELECT l.* FROM unnest($1::text::xid8[]) x CROSS JOIN LATERAL (
     SELECT ` + columns + ` FROM {s}.event
-    WHERE xid = x AND id <= $2::bigint AND id > $3::bigint AND shard = ANY($4::smallint[])` + filterMark + `
+    WHERE xid = x AND id <= $2::bigint AND id > $3::bigint` + ofShards + filterMark + `
     ORDER BY id LIMIT $5::int) l ORDER BY l.id LIMIT $5::int` + pageTail
 	sqlFresh = pageHead + `SELECT ` + columns + ` FROM {s}.event
-    WHERE id > $3::bigint AND id <= $2::bigint AND shard = ANY($4::smallint[])
+    WHERE id > $3::bigint AND id <= $2::bigint` + ofShards + `
       AND pg_visible_in_snapshot(xid, $1::text::pg_snapshot)` + filterMark + `
     ORDER BY id LIMIT $5::int` + pageTail
 	sqlSchemas = `SELECT fp, format, text, content_type FROM {s}.schema WHERE fp = ANY($1::bigint[])`

@@ -35,7 +35,7 @@ FROM g JOIN {s}.position p ON p.n = g.n JOIN f ON f.name = g.pipeline CROSS JOIN
       UNION SELECT i::text::xid8 FROM generate_series(pg_snapshot_xmax(p.s)::text::bigint, p.b::text::bigint - 1) i
       UNION SELECT i::text::xid8 FROM generate_series(pg_snapshot_xmax(p.s2)::text::bigint, p.b2::text::bigint - 1) i) x(x)
     CROSS JOIN LATERAL (SELECT e.created_at FROM {s}.event e
-      WHERE e.xid = x.x AND e.id <= greatest(p.h, p.c) AND e.shard = ANY(g.shards)
+      WHERE e.xid = x.x AND e.id <= greatest(p.h, p.c) AND {s}.shard(e.key, e.event_id) = ANY(g.shards)
         AND (f.topics IS NULL OR f.topics ? e.topic) AND (f.types IS NULL OR f.types ? e.type)
         AND NOT (e.id <= p.h AND pg_visible_in_snapshot(e.xid, p.s))
         AND (e.id <= p.c AND pg_visible_in_snapshot(e.xid, p.s2)) IS NOT TRUE
@@ -44,7 +44,7 @@ FROM g JOIN {s}.position p ON p.n = g.n JOIN f ON f.name = g.pipeline CROSS JOIN
 CROSS JOIN LATERAL (
   SELECT count(*) AS seen, count(*) FILTER (WHERE wanted) AS wanted, count(*) FILTER (WHERE wanted AND mine) AS rows, max(id) AS last,
     min(created_at) FILTER (WHERE wanted AND mine) AS oldest FROM (
-    SELECT e.id, e.created_at, e.shard = ANY(g.shards) AS mine,
+    SELECT e.id, e.created_at, {s}.shard(e.key, e.event_id) = ANY(g.shards) AS mine,
       (f.topics IS NULL OR f.topics ? e.topic) AND (f.types IS NULL OR f.types ? e.type) AS wanted FROM {s}.event e
     WHERE e.id > greatest(p.h, p.c) ORDER BY e.id LIMIT g.most) e) fresh`
 )

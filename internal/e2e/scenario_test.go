@@ -150,7 +150,7 @@ func unstored(t *testing.T, shop *pgxpool.Pool) int {
 	var n int
 	require.NoError(t, shop.QueryRow(t.Context(), `WITH latest AS (
 		SELECT DISTINCT ON (q.shard) q.shard, p.s FROM outbox.position p, unnest(p.shards) q(shard) ORDER BY q.shard, p.n DESC)
-		SELECT count(*) FROM outbox.event e JOIN latest l ON l.shard = e.shard WHERE NOT pg_visible_in_snapshot(e.xid, l.s)`).Scan(&n))
+		SELECT count(*) FROM outbox.event e JOIN latest l ON l.shard = outbox.shard(e.key, e.event_id) WHERE NOT pg_visible_in_snapshot(e.xid, l.s)`).Scan(&n))
 	return n
 }
 

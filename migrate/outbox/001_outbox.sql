@@ -14,6 +14,15 @@ CREATE FUNCTION {{.schema}}.uuid_v7() RETURNS uuid LANGUAGE sql VOLATILE PARALLE
     substring(int8send(floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint) FROM 3) FROM 1 FOR 6), 52, 1), 53, 1), 'hex')::uuid
 $$;
 
+-- The part of the log that an event belongs to. Unkeyed events have no order: they
+-- spread over all shards. Computed when it is read: as a generated column it made an
+-- INSERT a third dearer, because Postgres parses such a column's expression anew for
+-- each statement. hashtextextended may change between major versions; nothing durable
+-- depends on it, because a changed cluster is refused until "relay rebase".
+CREATE FUNCTION {{.schema}}.shard(key text, event_id uuid) RETURNS smallint LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT ((CASE WHEN key = '' THEN uuid_hash_extended(event_id, 0) ELSE hashtextextended(key, 0) END) & 63)::smallint
+$$;
+
 CREATE TABLE {{.schema}}.event (
   -- Never set by writers (see the grants): the transaction, and the place in the log.
   xid            xid8        NOT NULL DEFAULT pg_current_xact_id(),
@@ -24,11 +33,6 @@ CREATE TABLE {{.schema}}.event (
   -- Identity for ever: (source, event_id).
   event_id       uuid        NOT NULL DEFAULT {{.schema}}.uuid_v7()
                              CONSTRAINT event_id_is_uuid_v7 CHECK (get_byte(uuid_send(event_id), 6) >> 4 = 7),
-  -- Unkeyed events have no order: they spread over all shards. hashtextextended
-  -- may change between major versions; nothing durable depends on it, because a
-  -- changed cluster is refused until "relay rebase".
-  shard          smallint    NOT NULL GENERATED ALWAYS AS (((CASE WHEN key = '' THEN uuid_hash_extended(event_id, 0)
-                               ELSE hashtextextended(key, 0) END) & 63)::smallint) STORED,
   topic          text        NOT NULL CONSTRAINT event_topic_not_empty CHECK (topic <> ''),
   key            text        NOT NULL DEFAULT '',
   type           text        NOT NULL CONSTRAINT event_type_not_empty CHECK (type <> ''),
@@ -130,8 +134,7 @@ CREATE TABLE {{.schema}}.parked (
   n               bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY, -- order within a key
   pipeline        text        NOT NULL REFERENCES {{.schema}}.pipeline (name) ON DELETE CASCADE,
   event_id        uuid        NOT NULL,
-  shard           smallint    NOT NULL GENERATED ALWAYS AS (((CASE WHEN key = '' THEN uuid_hash_extended(event_id, 0)
-                                ELSE hashtextextended(key, 0) END) & 63)::smallint) STORED, -- as the event's
+  shard           smallint    NOT NULL GENERATED ALWAYS AS ({{.schema}}.shard(key, event_id)) STORED,
   topic           text        NOT NULL,
   destination     text        NOT NULL, -- the topic at the broker, when it was parked
   key             text        NOT NULL,
@@ -210,5 +213,5 @@ CREATE TABLE {{.schema}}.replay (
 
 DROP TABLE {{.schema}}.replay, {{.schema}}.parked, {{.schema}}.parked_action, {{.schema}}.position, {{.schema}}.lease, {{.schema}}.instance, {{.schema}}.pipeline,
   {{.schema}}.incarnation, {{.schema}}.meta, {{.schema}}.schema, {{.schema}}.event;
-DROP FUNCTION {{.schema}}.uuid_v7();
+DROP FUNCTION {{.schema}}.shard(text, uuid), {{.schema}}.uuid_v7();
 DROP SEQUENCE {{.schema}}.slot_seq, {{.schema}}.event_id_seq;
