@@ -1,9 +1,13 @@
 package relay
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/outboxkit/outboxkit/event"
 )
@@ -101,12 +105,29 @@ func (p *Pipeline) destination(topic string) string {
 // over them is worth storing, or a restart would look through all of them again.
 func (s *session) passedOver(p page) bool { return !p.idle && !s.Filter.all() }
 
-// window is the last id that a page of new events may reach to. Without a filter
-// LIMIT bounds the work of a page query; with one it could read on through
-// millions of events that are not wanted.
-func (s *session) window(at position) int64 {
-	if s.Filter.all() {
-		return at.h2
+// window is the last id that a page of new events may reach to: LIMIT alone does not
+// bound the work. With a filter a page query could read on through millions of events
+// that are not wanted; without one, Postgres sorts the whole backlog for each page as
+// long as it has never analysed the table. The shards' share of so many ids makes a
+// page.
+func (s *session) window(at position, shards []int16) int64 {
+	ids := int64(s.r.tune.pageRows) * shardCount / int64(len(shards))
+	if !s.Filter.all() {
+		ids = s.r.tune.filterIDs
 	}
-	return min(at.h2, at.c+s.r.tune.filterIDs)
+	return min(at.h2, at.c+ids)
+}
+
+// skip is the id before the next event after bound, at most h: ids have gaps, for
+// example before the oldest event that is retained. What this statement does not
+// see, the batch's snapshot does not see either.
+func (s *session) skip(ctx context.Context, bound, h int64) (int64, error) {
+	op, cancel := s.r.op(ctx)
+	defer cancel()
+	next := h
+	err := s.r.pool.QueryRow(op, s.r.q.next, bound, h).Scan(&next)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return bound, fmt.Errorf("look for the next event: %w", err)
+	}
+	return next, nil
 }

@@ -149,8 +149,11 @@ func (s *session) page(ctx context.Context, at position, shards []int16) (page, 
 		}
 		at.c = at.h
 	}
-	bound := s.window(at)
+	bound := s.window(at, shards)
 	p, full, err := s.rows(ctx, s.r.q.fresh, at.s2.text, bound, at, shards)
+	if err == nil && len(p.events) == 0 && bound < at.h2 && s.Filter.all() {
+		bound, err = s.skip(ctx, bound, at.h2)
+	}
 	switch {
 	case full:
 	case bound < at.h2:

@@ -8,7 +8,7 @@ import "strings"
 type queries struct {
 	parkingQueries
 	probe                                           string
-	late, fresh                                     string
+	late, fresh, next                               string
 	flush, prune                                    string
 	load                                            string
 	schemas                                         string
@@ -69,6 +69,7 @@ FROM (SELECT pg_sequence_last_value('{s}.event_id_seq') h, pg_current_snapshot()
     WHERE id > $3::bigint AND id <= $2::bigint` + ofShards + `
       AND pg_visible_in_snapshot(xid, $1::text::pg_snapshot)` + filterMark + `
     ORDER BY id LIMIT $5::int` + pageTail
+	sqlNext    = `SELECT id - 1 FROM {s}.event WHERE id > $1::bigint AND id <= $2::bigint ORDER BY id LIMIT 1`
 	sqlSchemas = `SELECT fp, format, text, content_type FROM {s}.schema WHERE fp = ANY($1::bigint[])`
 )
 
@@ -187,6 +188,7 @@ func newQueries(schema string) queries {
 		probe:          in(sqlProbe),
 		late:           in(sqlLate),
 		fresh:          in(sqlFresh),
+		next:           in(sqlNext),
 		schemas:        in(sqlSchemas),
 		flush:          in(sqlFlush),
 		prune:          in(sqlPrune),

@@ -23,6 +23,13 @@ CREATE FUNCTION {{.schema}}.shard(key text, event_id uuid) RETURNS smallint LANG
   SELECT ((CASE WHEN key = '' THEN uuid_hash_extended(event_id, 0) ELSE hashtextextended(key, 0) END) & 63)::smallint
 $$;
 
+-- What a column must be. Domains and not CHECK constraints, because Postgres keeps
+-- a domain's expression for the session and parses a table's anew for each statement.
+CREATE DOMAIN {{.schema}}.event_id AS uuid CONSTRAINT event_id_is_uuid_v7 CHECK (get_byte(uuid_send(VALUE), 6) >> 4 = 7);
+CREATE DOMAIN {{.schema}}.event_topic AS text CONSTRAINT event_topic_not_empty CHECK (VALUE <> '');
+CREATE DOMAIN {{.schema}}.event_type AS text CONSTRAINT event_type_not_empty CHECK (VALUE <> '');
+CREATE DOMAIN {{.schema}}.event_source AS text CONSTRAINT event_source_not_empty CHECK (VALUE <> '');
+
 CREATE TABLE {{.schema}}.event (
   -- Never set by writers (see the grants): the transaction, and the place in the log.
   xid            xid8        NOT NULL DEFAULT pg_current_xact_id(),
@@ -31,12 +38,11 @@ CREATE TABLE {{.schema}}.event (
   id             bigint      NOT NULL DEFAULT nextval(CASE WHEN pg_current_xact_id() IS NOT NULL THEN '{{.schema}}.event_id_seq'::regclass END),
   slot           smallint    NOT NULL DEFAULT (pg_sequence_last_value('{{.schema}}.slot_seq'::regclass) & 7),
   -- Identity for ever: (source, event_id).
-  event_id       uuid        NOT NULL DEFAULT {{.schema}}.uuid_v7()
-                             CONSTRAINT event_id_is_uuid_v7 CHECK (get_byte(uuid_send(event_id), 6) >> 4 = 7),
-  topic          text        NOT NULL CONSTRAINT event_topic_not_empty CHECK (topic <> ''),
+  event_id       {{.schema}}.event_id NOT NULL DEFAULT {{.schema}}.uuid_v7(),
+  topic          {{.schema}}.event_topic NOT NULL,
   key            text        NOT NULL DEFAULT '',
-  type           text        NOT NULL CONSTRAINT event_type_not_empty CHECK (type <> ''),
-  source         text        NOT NULL CONSTRAINT event_source_not_empty CHECK (source <> ''),
+  type           {{.schema}}.event_type NOT NULL,
+  source         {{.schema}}.event_source NOT NULL,
   time           timestamptz, -- when it happened; NULL = created_at
   content_type   text,        -- media type of the bare payload; NULL = the schema's, or application/json
   correlation_id text,
@@ -55,7 +61,6 @@ CREATE TABLE {{.schema}}.event_5 PARTITION OF {{.schema}}.event FOR VALUES IN (5
 CREATE TABLE {{.schema}}.event_6 PARTITION OF {{.schema}}.event FOR VALUES IN (6);
 CREATE TABLE {{.schema}}.event_7 PARTITION OF {{.schema}}.event FOR VALUES IN (7);
 CREATE UNIQUE INDEX event_id_slot_idx ON {{.schema}}.event (id, slot);
-CREATE INDEX event_id_idx ON {{.schema}}.event (id);
 CREATE INDEX event_xid_id_idx ON {{.schema}}.event (xid, id);
 
 -- Schemas of the payloads, stored once each by outbox.New.
@@ -214,4 +219,5 @@ CREATE TABLE {{.schema}}.replay (
 DROP TABLE {{.schema}}.replay, {{.schema}}.parked, {{.schema}}.parked_action, {{.schema}}.position, {{.schema}}.lease, {{.schema}}.instance, {{.schema}}.pipeline,
   {{.schema}}.incarnation, {{.schema}}.meta, {{.schema}}.schema, {{.schema}}.event;
 DROP FUNCTION {{.schema}}.shard(text, uuid), {{.schema}}.uuid_v7();
+DROP DOMAIN {{.schema}}.event_id, {{.schema}}.event_topic, {{.schema}}.event_type, {{.schema}}.event_source;
 DROP SEQUENCE {{.schema}}.slot_seq, {{.schema}}.event_id_seq;
