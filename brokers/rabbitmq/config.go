@@ -115,7 +115,10 @@ type SubscriberConfig struct {
 	// Declare creates a queue that does not exist as a durable quorum queue with a
 	// single active consumer. An existing queue is left as it is: it should have
 	// x-single-active-consumer if several processes consume it, or their
-	// deliveries overtake each other. Default: false, a missing queue is an error.
+	// deliveries overtake each other. With several queues it also spreads them
+	// evenly over the processes that consume them, which find each other by a queue
+	// named <first queue>.members. Default: false, a missing queue is an error, and
+	// a queue stays with the consumer that the broker has chosen.
 	Declare bool
 	// Prefetch is the most unsettled deliveries of each queue, 1 to 65,535.
 	// Default: 200.

@@ -26,7 +26,10 @@
 //
 // A queue is one ordered unit and needs one active consumer: declare it with
 // x-single-active-consumer, or let Declare do it. To scale, spread the keys over
-// several queues with PublisherConfig.Queues and consume [QueueNames].
+// several queues with PublisherConfig.Queues and consume [QueueNames]: with
+// SubscriberConfig.Declare, members that come and go share them evenly within
+// seconds. Make the number of queues a multiple of that of members: of 8 queues,
+// 4 members have 2 each, and of 5 members one has none.
 //
 // # Message format
 //

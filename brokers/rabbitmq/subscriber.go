@@ -72,8 +72,15 @@ func (s *Subscriber) Subscribe(ctx context.Context, handle brokers.Handle) error
 	defer cancel()
 	defer context.AfterFunc(s.ctx, cancel)()
 	group, ctx := errgroup.WithContext(ctx)
+	all := &share{queues: s.queues, links: &s.links, log: s.cfg.Logger, units: make(map[*unit]struct{})}
 	for _, queue := range s.queues {
-		group.Go(func() error { return s.consume(ctx, queue, handle) })
+		group.Go(func() error { return s.consume(ctx, queue, all, handle) })
+	}
+	if s.cfg.Declare && len(s.queues) > 1 {
+		group.Go(func() error {
+			all.run(ctx)
+			return nil
+		})
 	}
 	return group.Wait()
 }
@@ -94,11 +101,11 @@ func (s *Subscriber) Close() error {
 }
 
 // consume keeps consuming a queue until ctx ends or an error is permanent.
-func (s *Subscriber) consume(ctx context.Context, queue string, handle brokers.Handle) error {
+func (s *Subscriber) consume(ctx context.Context, queue string, all *share, handle brokers.Handle) error {
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval, wait.Multiplier = firstRetry, lastRetry, 2
 	for {
-		progress, err := s.session(ctx, queue, handle)
+		progress, err := s.session(ctx, queue, all, handle)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -121,7 +128,7 @@ func (s *Subscriber) consume(ctx context.Context, queue string, handle brokers.H
 
 // session consumes a queue over one channel. It reports whether anything was
 // acknowledged, and why it ended.
-func (s *Subscriber) session(ctx context.Context, queue string, handle brokers.Handle) (progress bool, err error) {
+func (s *Subscriber) session(ctx context.Context, queue string, all *share, handle brokers.Handle) (progress bool, err error) {
 	l, err := s.links.get(ctx)
 	if err != nil {
 		return false, err
@@ -136,6 +143,8 @@ func (s *Subscriber) session(ctx context.Context, queue string, handle brokers.H
 	if err != nil {
 		return false, err
 	}
+	all.add(u)
+	defer all.remove(u)
 	err = u.run(ctx, deliveries, handle)
 	return u.progress(), err
 }

@@ -39,6 +39,7 @@ type unit struct {
 
 	mu        sync.Mutex
 	stopping  bool                // takes no more deliveries
+	delivered bool                // something was taken
 	over      bool                // deliveries are not ours any more
 	acked     time.Time           // the last time, zero if never
 	unsettled map[uint64]struct{} // by delivery tag
@@ -80,6 +81,7 @@ func (u *unit) take(ctx context.Context, tag uint64) bool {
 	if u.stopping || ctx.Err() != nil {
 		return false
 	}
+	u.delivered = true
 	u.unsettled[tag] = struct{}{}
 	return true
 }

@@ -25,7 +25,7 @@ import (
 )
 
 // faultUnits is the number of partitions or queues of a topic.
-const faultUnits = 6
+const faultUnits = 8
 
 // faultBroker is a topic of one broker, ready to be used.
 type faultBroker struct {
