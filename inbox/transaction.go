@@ -27,6 +27,7 @@ type transaction struct {
 	pgx      *heldTx // nil for OnSQL
 	sql      *sql.Tx // nil for On
 	conn     *pgx.Conn
+	owner    context.Context //nolint:containedctx // the delivery's: ends when it is no longer ours; nil for none
 	finish   func(ctx context.Context, commit bool) error
 	finished bool
 }
@@ -51,6 +52,7 @@ func (r *runner) begin(t *task, overSQL bool) (*transaction, opened, error) {
 	if err != nil {
 		return nil, o, fmt.Errorf("begin and claim: %w", err)
 	}
+	tx.owner = t.ctx
 	return tx, o, nil
 }
 
@@ -113,9 +115,10 @@ func (r *runner) openSQL(ctx context.Context) (_ *transaction, err error) {
 	// not be ctx, which ends with begin.
 	txCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer context.AfterFunc(ctx, cancel)()
-	x.finish = func(_ context.Context, commit bool) error {
+	x.finish = func(ctx context.Context, commit bool) error {
 		defer conn.Close() //nolint:errcheck // gives it back to the pool
 		defer cancel()
+		defer context.AfterFunc(ctx, cancel)() // a commit of database/sql takes no context
 		switch {
 		case x.sql == nil:
 			return nil
@@ -157,11 +160,26 @@ func (r *runner) prelude(t *task) (string, []any) {
 // blocks reports whether t waits behind dead letters of its key.
 func (r *runner) blocks(t *task) bool { return *r.cfg.BlockKey && t.d.Message.Key != "" }
 
-// commit has a time of its own: it must not be cut off because the message's
-// context ends.
+// commitGrace is what a commit has left when its delivery stops being ours: with
+// a database that does not answer, Run would outlast its drain by far.
+const commitGrace = 2 * time.Second
+
+// commit has a time of its own: it must not be cut off at once because the
+// message's context ends.
 func (x *transaction) commit(limit time.Duration) error {
 	x.finished = true
-	return withGrace(limit, func(ctx context.Context) error { return x.finish(ctx, true) })
+	return withGrace(limit, func(ctx context.Context) error {
+		if x.owner != nil {
+			bounded, cancel := context.WithCancel(ctx)
+			defer cancel()
+			defer context.AfterFunc(x.owner, func() {
+				pause(commitGrace, bounded, bounded)
+				cancel()
+			})()
+			ctx = bounded
+		}
+		return x.finish(ctx, true)
+	})
 }
 
 // close rolls back what has not been committed.

@@ -41,8 +41,9 @@ type Config struct {
 	Group string
 	// DrainTimeout is how long deliveries may be settled after their partition
 	// has been taken away or Subscribe's context has ended. It must leave 5 s of
-	// the group's rebalance timeout (60 s unless changed through Sarama).
-	// Default: the rebalance timeout less 5 s.
+	// the group's rebalance timeout (60 s unless changed through Sarama); keep it
+	// below the time that your platform gives a process to end. Default: 25 s, of a
+	// pod's 30, or the rebalance timeout less 5 s if that is shorter.
 	DrainTimeout time.Duration
 	// MaxUnsettled is how many messages of one partition may be delivered beyond
 	// the first one that is not settled; it bounds what comes again after a
@@ -53,7 +54,8 @@ type Config struct {
 const (
 	defaultPublishTimeout = 10 * time.Second
 	defaultMaxUnsettled   = 10_000
-	drainReserve          = 5 * time.Second // of the rebalance timeout, to commit and rejoin
+	defaultDrainTimeout   = 25 * time.Second // a pod has 30 s to end, unless configured
+	drainReserve          = 5 * time.Second  // of the rebalance timeout, to commit and rejoin
 )
 
 func (c Config) withDefaults() Config {
@@ -91,7 +93,7 @@ func (c Config) Validate() error {
 		return fmt.Errorf("kafka: Config.Sarama: %w", err)
 	}
 	if limit := sc.Consumer.Group.Rebalance.Timeout - drainReserve; c.DrainTimeout < 0 || c.DrainTimeout > limit && c.DrainTimeout > 0 {
-		return fmt.Errorf("kafka: Config.DrainTimeout %s is not between 0 and %s (the rebalance timeout less %s; leave it 0 for the most)", c.DrainTimeout, limit, drainReserve)
+		return fmt.Errorf("kafka: Config.DrainTimeout %s is not between 0 and %s (the rebalance timeout less %s; leave it 0 for the default)", c.DrainTimeout, limit, drainReserve)
 	}
 	return nil
 }
@@ -171,5 +173,5 @@ func (c Config) drainTimeout(sc *sarama.Config) time.Duration {
 		return c.DrainTimeout
 	}
 	rebalance := sc.Consumer.Group.Rebalance.Timeout
-	return max(rebalance-drainReserve, rebalance/2)
+	return min(max(rebalance-drainReserve, rebalance/2), defaultDrainTimeout)
 }

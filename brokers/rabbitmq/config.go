@@ -19,7 +19,7 @@ const (
 	defaultPrefetch        = 200
 	defaultDialTimeout     = 5 * time.Second
 	defaultConfirmTimeout  = 10 * time.Second
-	defaultDrainTimeout    = 30 * time.Second
+	defaultDrainTimeout    = 25 * time.Second // a pod has 30 s to end, unless configured
 )
 
 // PublisherConfig configures a [Publisher]. The zero value of every field but
@@ -124,7 +124,8 @@ type SubscriberConfig struct {
 	// Default: 200.
 	Prefetch int
 	// DrainTimeout is how long Subscribe waits, when it is told to stop, for
-	// deliveries to be settled. Default: 30 s.
+	// deliveries to be settled. Keep it below the time that your platform gives a
+	// process to end. Default: 25 s, of a pod's 30.
 	DrainTimeout time.Duration
 	// DialTimeout bounds connecting, handshakes included. Default: 5 s.
 	DialTimeout time.Duration

@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -60,6 +62,36 @@ func TestDrainTimeout(t *testing.T) {
 		}
 	})
 }
+
+// SIGTERM while the database does not answer: Run still returns in time.
+func TestDrainWithASilentDatabase(t *testing.T) {
+	overBoth(t, func(t *testing.T, b faultBroker) {
+		w := newFaultWorld(t, b)
+		const timeout = 2 * time.Second
+		first := w.join(memberSpec{Name: "first", Session: 2 * time.Second, DrainTimeout: timeout, OverSQL: b.kafka != nil})
+		stop := w.write(load{perSecond: 200})
+		w.eventually(func() bool { return w.effects() > 20 }, "the member works")
+		commit := first.gate.set(before("commit of handler"))
+		claim := first.gate.set(before("claim"))
+		<-commit.met
+		<-claim.met
+		first.gate.hush() // one commit, one claim and whatever else runs are never answered
+		stop()
+		first.send(syscall.SIGTERM)
+		w.eventually(func() bool { return strings.Contains(first.output(), returnedPrefix) }, "Run returns")
+		took := first.returned()
+		t.Logf("Run returned after %.1f s of %.1f s", took.Seconds(), timeout.Seconds())
+		require.Less(t, took, timeout+silentGrace)
+		_ = first.signal(syscall.SIGKILL) // it still waits for its pool's connections
+		first.gate.cut()
+		w.join(memberSpec{Name: "second", Session: 2 * time.Second})
+		w.judge(true)
+	})
+}
+
+// silentGrace is how long Run may still wait after the drain timeout for a
+// database that does not answer.
+const silentGrace = 4 * time.Second
 
 // awaitRunning waits until all handlers of m run, most of them slow, and returns
 // their events.

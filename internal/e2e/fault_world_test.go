@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -135,6 +136,17 @@ func (m *member) leave() time.Duration {
 	began := time.Now()
 	require.NoError(m.t, m.signal(syscall.SIGTERM), "%s must end cleanly", m.name)
 	return time.Since(began)
+}
+
+// returned is how long Run took to return after SIGTERM.
+func (m *member) returned() time.Duration {
+	m.t.Helper()
+	_, line, found := strings.Cut(m.output(), returnedPrefix)
+	require.True(m.t, found)
+	line, _, _ = strings.Cut(line, "\n")
+	ms, err := strconv.Atoi(line)
+	require.NoError(m.t, err)
+	return time.Duration(ms) * time.Millisecond
 }
 
 // stats are those that it printed last.

@@ -24,7 +24,7 @@ type gate struct {
 
 	mu    sync.Mutex
 	traps []*trap
-	open  chan struct{} // closed while bytes flow
+	open  chan struct{} // closed while answers flow
 	conns map[*gateConn]struct{}
 }
 
@@ -63,15 +63,19 @@ func newGate(t testing.TB, databaseURL string) *gate {
 	g.running.Go(g.accept)
 	t.Cleanup(func() {
 		_ = listener.Close()
-		g.mu.Lock()
-		for c := range g.conns {
-			c.close()
-		}
-		g.mu.Unlock()
-		g.speak()
+		g.cut()
 		g.running.Wait()
 	})
 	return g
+}
+
+// cut closes all connections.
+func (g *gate) cut() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for c := range g.conns {
+		c.close()
+	}
 }
 
 // set traps the first connection that comes to at.
@@ -83,22 +87,12 @@ func (g *gate) set(at moment) *trap {
 	return tr
 }
 
-// hush stops all bytes, in both directions; nothing is closed, and new
-// connections find a server that does not speak.
+// hush holds all answers back; nothing is closed, and new connections find a
+// server that does not speak.
 func (g *gate) hush() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.open = make(chan struct{})
-}
-
-func (g *gate) speak() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	select {
-	case <-g.open:
-	default:
-		close(g.open)
-	}
 }
 
 func (g *gate) opened() <-chan struct{} {
@@ -142,7 +136,7 @@ func (g *gate) meet(c *gateConn, step string) {
 		g.mu.Unlock()
 		tr.met <- c
 		if !tr.at.answered {
-			c.wait()
+			c.stay()
 		}
 		return
 	}
@@ -191,19 +185,16 @@ func (c *gateConn) close() {
 	})
 }
 
-// wait returns when nothing holds the connection.
-func (c *gateConn) wait() {
+// stay returns when c is released or closed.
+func (c *gateConn) stay() {
 	c.mu.Lock()
 	held := c.held
 	c.mu.Unlock()
-	if held != nil {
-		select {
-		case <-held:
-		case <-c.ended:
-		}
+	if held == nil {
+		return
 	}
 	select {
-	case <-c.gate.opened():
+	case <-held:
 	case <-c.ended:
 	}
 }
@@ -216,7 +207,11 @@ func (c *gateConn) answer() {
 		if err != nil {
 			return
 		}
-		c.wait()
+		c.stay()
+		select {
+		case <-c.gate.opened():
+		case <-c.ended:
+		}
 		if _, err := c.client.Write(buf[:n]); err != nil {
 			return
 		}
@@ -238,20 +233,12 @@ func (c *gateConn) forward() {
 		if _, err := io.ReadFull(c.client, message[5:]); err != nil {
 			return
 		}
-		c.gate.hold(c, message)
+		if step := c.step(message[0], message[5:]); step != "" {
+			c.gate.meet(c, step)
+		}
 		if _, err := c.server.Write(message); err != nil {
 			return
 		}
-	}
-}
-
-func (g *gate) hold(c *gateConn, message []byte) {
-	if step := c.step(message[0], message[5:]); step != "" {
-		g.meet(c, step)
-	}
-	select {
-	case <-g.opened():
-	case <-c.ended:
 	}
 }
 

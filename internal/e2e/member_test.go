@@ -2,12 +2,14 @@ package e2e
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/signal"
 	"slices"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -21,6 +23,7 @@ import (
 	"github.com/outboxkit/outboxkit/brokers/rabbitmq"
 	"github.com/outboxkit/outboxkit/event"
 	"github.com/outboxkit/outboxkit/inbox"
+	"github.com/outboxkit/outboxkit/internal/sqltx"
 	"github.com/outboxkit/outboxkit/schema/avro"
 )
 
@@ -40,6 +43,7 @@ type memberSpec struct {
 	Slow           time.Duration // how long the handler of a "slow" order takes, after its effect
 	Attempts       int
 	PassKey        bool   // BlockKey off
+	OverSQL        bool   // the handler gets a *sql.Tx
 	DeadLetterTo   string // topic or queue
 }
 
@@ -79,7 +83,15 @@ func runMember(specJSON string) error {
 	if err != nil {
 		return err
 	}
-	inbox.On(in, placed, spec.handle)
+	if spec.OverSQL {
+		inbox.OnSQL(in, placed, func(ctx context.Context, tx *sql.Tx, e inbox.Event[orderPlaced]) error {
+			return spec.handle(ctx, sqltx.SQL(tx), e)
+		})
+	} else {
+		inbox.On(in, placed, func(ctx context.Context, tx pgx.Tx, e inbox.Event[orderPlaced]) error {
+			return spec.handle(ctx, sqltx.Pgx(tx), e)
+		})
+	}
 	print := func() {
 		stats, _ := json.Marshal(in.Stats())
 		fmt.Fprintf(os.Stderr, "%s%s\n", statsPrefix, stats)
@@ -92,12 +104,19 @@ func runMember(specJSON string) error {
 		}
 	}()
 	defer print()
-	return in.Run(ctx)
+	var told atomic.Int64
+	context.AfterFunc(ctx, func() { told.Store(time.Now().UnixMilli()) })
+	err = in.Run(ctx)
+	fmt.Fprintf(os.Stderr, "%s%d\n", returnedPrefix, time.Now().UnixMilli()-told.Load())
+	return err
 }
 
-const statsPrefix = "stats of the member: "
+const (
+	statsPrefix    = "stats of the member: "
+	returnedPrefix = "milliseconds from SIGTERM to the return of Run: "
+)
 
-func (s memberSpec) handle(ctx context.Context, tx pgx.Tx, e inbox.Event[orderPlaced]) error {
+func (s memberSpec) handle(ctx context.Context, tx sqltx.Tx, e inbox.Event[orderPlaced]) error {
 	if _, err := tx.Exec(ctx, insertEffect+` VALUES ($1, $2, $3, $4)`, e.Data.UserID, e.Data.N, e.ID, s.Name); err != nil {
 		return err
 	}
