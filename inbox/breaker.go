@@ -1,7 +1,6 @@
 package inbox
 
 import (
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -321,55 +320,4 @@ func fullJitter(base, longest time.Duration, n int) time.Duration {
 		limit = doubled
 	}
 	return rand.N(limit + 1) //nolint:gosec // jitter
-}
-
-// recent is how the first attempts of the latest messages went, as a ring that
-// begins full of successes.
-type recent struct {
-	ok       []bool
-	next     int
-	failures int
-}
-
-func newRecent(size int) recent {
-	r := recent{ok: make([]bool, size)}
-	r.reset()
-	return r
-}
-
-func (r *recent) add(ok bool) {
-	if !r.ok[r.next] {
-		r.failures--
-	}
-	if !ok {
-		r.failures++
-	}
-	r.ok[r.next] = ok
-	r.next = (r.next + 1) % len(r.ok)
-}
-
-func (r *recent) reset() {
-	for i := range r.ok {
-		r.ok[i] = true
-	}
-	r.next, r.failures = 0, 0
-}
-
-// Circuit is a type whose handler does not work, or just works again.
-type Circuit struct {
-	Type    string
-	State   string // "open": messages wait; "half-open": one is being tried; "recovering": a few at once
-	Since   time.Time
-	Waiting int    // messages in flight that wait for their turn
-	Error   string // the latest failure
-}
-
-// circuit returns nil for a closed breaker.
-func (b *breaker) circuit() *Circuit {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.state == breakerClosed {
-		return nil
-	}
-	return &Circuit{Type: b.name, State: b.state.String(), Since: b.since, Waiting: len(b.queue), Error: fmt.Sprint(b.err)}
 }

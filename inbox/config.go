@@ -81,6 +81,15 @@ type Config struct {
 	// what [On] was given goes inside. Panics are caught whatever is set. Default:
 	// none.
 	Middleware []Middleware
+	// Classify may mark a handler's error, for errors that are not the handler's
+	// own: it returns inbox.Permanent(err), inbox.Unavailable(err), or err as it is.
+	// A broken constraint, for example, can be permanent. Panics and timeouts are
+	// asked about as well. Default (nil): errors are taken as they come.
+	Classify func(err error) error
+	// Breaker pauses a type whose handler fails for one message after the other,
+	// see [Circuit]; with new(false) they all become dead letters. Default (nil):
+	// true.
+	Breaker *bool
 
 	// Unknown says what happens to types without handler. Default UnknownIgnore.
 	Unknown Unknown
@@ -111,6 +120,9 @@ func (c Config) withDefaults() Config {
 	c.Logger = cmp.Or(c.Logger, slog.Default())
 	if c.BlockKey == nil {
 		c.BlockKey = new(true)
+	}
+	if c.Breaker == nil {
+		c.Breaker = new(true)
 	}
 	return c
 }
@@ -149,4 +161,8 @@ func (c Config) validate() error {
 		return bad("DeadLetterTo", c.DeadLetterTo.Topic, "is half set", "set both Publisher and Topic, or neither")
 	}
 	return nil
+}
+
+func (c Config) breakerLimits() breakerLimits {
+	return breakerLimits{never: !*c.Breaker, attempts: c.Attempts, concurrency: c.Concurrency, base: c.RetryBase, max: c.RetryMax}
 }

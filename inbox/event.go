@@ -3,7 +3,6 @@ package inbox
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -52,6 +51,7 @@ func OnSQL[T any](in *Inbox, typ event.Type[T], handle func(ctx context.Context,
 // handler is a registered handler whose data type has been forgotten.
 type handler struct {
 	overSQL bool
+	breaker *breaker
 	// bind decodes a message, outside any transaction, and returns what remains
 	// to be done inside.
 	bind func(ctx context.Context, wire event.WireFormat, d *brokers.Delivery) (call, error)
@@ -104,25 +104,4 @@ func envelope(m *brokers.Message) event.Envelope {
 		ID: m.ID, Source: m.Source, Type: m.Type, Topic: m.Topic, Key: m.Key, Time: m.Time, ContentType: m.ContentType,
 		CorrelationID: m.CorrelationID, CausationID: m.CausationID, Headers: m.Headers,
 	}
-}
-
-// Permanent marks a handler's error as one that another attempt cannot mend: the
-// event becomes a dead letter at once. Errors of the handler's own that have a
-// method Permanent() bool are asked likewise, wrapped or not.
-func Permanent(err error) error {
-	if err == nil {
-		return nil
-	}
-	return &permanentError{err}
-}
-
-type permanentError struct{ err error }
-
-func (e *permanentError) Error() string   { return e.err.Error() }
-func (e *permanentError) Unwrap() error   { return e.err }
-func (e *permanentError) Permanent() bool { return true }
-
-func isPermanent(err error) bool {
-	var p interface{ Permanent() bool }
-	return errors.As(err, &p) && p.Permanent()
 }

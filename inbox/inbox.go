@@ -61,6 +61,7 @@ func (in *Inbox) add(info event.Info, h handler) {
 	in.mu.Lock()
 	_, taken := in.handlers[info.Name]
 	if !taken && !in.started {
+		h.breaker = newBreaker(info.Name, in.cfg.breakerLimits(), in.cfg.Logger.With("consumer", in.cfg.Consumer))
 		in.handlers[info.Name] = h
 	}
 	started := in.started
@@ -134,6 +135,9 @@ type Stats struct {
 	Blocked      int64 // stored behind a dead letter
 	Redriven     int64 // dead letters handled by a redrive: effects committed
 	Released     int64 // given back to the broker
+	// Circuits are the types whose handlers do not work, or just work again, by
+	// name; nil if all do. One that stays here needs a person.
+	Circuits []Circuit
 }
 
 type counters struct {
@@ -147,5 +151,6 @@ func (in *Inbox) Stats() Stats {
 		Handled: c.handled.Load(), Duplicates: c.duplicates.Load(), Ignored: c.ignored.Load(), Failures: c.failures.Load(),
 		DeadLettered: c.deadLettered.Load(), Blocked: c.blocked.Load(),
 		Redriven: c.redriven.Load(), Released: c.released.Load(),
+		Circuits: in.circuits(),
 	}
 }

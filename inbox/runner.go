@@ -27,12 +27,12 @@ type task struct {
 	hash int64 // of topic and key; see keyHash
 	size int64
 
-	attempts int                         // handler runs that failed
-	lost     int                         // connections lost while the handler ran
-	retry    *backoff.ExponentialBackOff // pauses that are this message's own
-	outage   *backoff.ExponentialBackOff // pauses while the database is away
-	dead     *death                      // nil while it may be handled
-	moving   bool                        // its row is written; a copy is to be published
+	trial                              // attempts, as the type's breaker counts them
+	lost   int                         // connections lost while the handler ran
+	retry  *backoff.ExponentialBackOff // pauses that are this message's own
+	outage *backoff.ExponentialBackOff // pauses while the database is away
+	dead   *death                      // nil while it may be handled
+	moving bool                        // its row is written; a copy is to be published
 }
 
 // runner is one Run.
@@ -52,8 +52,9 @@ type runner struct {
 
 	redrivePoll time.Duration
 
-	away    atomic.Bool // the database is away, and that was logged
-	unknown sync.Map    // names of unknown types that were logged
+	stubborn stubbornHandlers
+	away     atomic.Bool // the database is away, and that was logged
+	unknown  sync.Map    // names of unknown types that were logged
 }
 
 func newRunner(ctx context.Context, in *Inbox) *runner {
@@ -87,7 +88,10 @@ func (r *runner) run() error {
 	close(r.ready)
 	workers.Wait()
 	stopRedriver()
-	return nil
+	for _, h := range r.handlers {
+		h.breaker.stop()
+	}
+	return r.stubborn.err()
 }
 
 // register waits for a database that is away; a schema that is missing or
@@ -139,12 +143,22 @@ func (r *runner) work() {
 		case settled:
 			r.done(ln)
 		case again:
-			r.later(ln, s.wait, r.ctx)
+			switch {
+			case s.gap != nil:
+				r.await(ln, s.gap, r.ctx)
+			case s.stubborn != nil:
+				r.outlast(ln, s.stubborn)
+			default:
+				r.later(ln, s.wait, r.ctx)
+			}
 		}
 	}
 }
 
 func (r *runner) release(t *task) {
+	if t.breaker != nil {
+		t.breaker.spared(&t.trial)
+	}
 	r.stats.released.Add(1)
 	t.d.Release()
 }

@@ -24,8 +24,10 @@ const (
 
 // result is what a step made of a message.
 type result struct {
-	what what
-	wait time.Duration
+	what     what
+	wait     time.Duration
+	stubborn <-chan struct{} // or until its handler has returned; see abandon
+	gap      *gap            // or until the type's breaker grants an attempt; see breaker.begin
 }
 
 // errTimeout is the cause of a handler's context that ended by itself.
@@ -64,6 +66,12 @@ func (r *runner) try(t *task) (result, error) {
 	h, run, res, over := r.prepare(t)
 	if over {
 		return res, nil
+	}
+	if t.dead == nil {
+		if gap := h.breaker.begin(&t.trial); gap != nil {
+			return result{what: again, gap: gap}, nil
+		}
+		defer h.breaker.spared(&t.trial) // unless it comes to the point
 	}
 	tx, opened, err := r.begin(t, h.overSQL && t.dead == nil)
 	if err != nil {
@@ -151,7 +159,10 @@ func (r *runner) noHandler(t *task) (h handler, run call, res result, over bool)
 func (r *runner) handle(t *task, tx *transaction, run call) (result, error) {
 	ctx, cancel := context.WithTimeoutCause(t.ctx, r.cfg.HandlerTimeout, errTimeout)
 	defer cancel()
-	err := run(event.WithCause(ctx, envelope(&t.d.Message)), tx, t.attempts+1)
+	err, stubborn := supervise(ctx, func() error { return run(event.WithCause(ctx, envelope(&t.d.Message)), tx, t.attempts+1) })
+	if stubborn != nil {
+		return r.abandon(t, tx, stubborn), nil
+	}
 	lost := tx.conn.IsClosed()
 	if err == nil && tx.ended() {
 		err = errHandlerEnded
@@ -161,6 +172,7 @@ func (r *runner) handle(t *task, tx *transaction, run call) (result, error) {
 		// message meanwhile waits for this claim.
 		if err = tx.commit(r.patience()); err == nil {
 			r.stats.handled.Add(1)
+			t.breaker.succeeded(&t.trial)
 			return r.ack(t, nil)
 		}
 		if lost = commitLost(err); lost {
@@ -190,24 +202,6 @@ func (r *runner) handle(t *task, tx *transaction, run call) (result, error) {
 // made, since the handler's lives.
 func ownContext(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
-}
-
-// failed counts an attempt and decides what follows.
-func (r *runner) failed(t *task, err error) result {
-	t.attempts++
-	r.stats.failures.Add(1)
-	wait := t.retry.NextBackOff()
-	switch {
-	case isPermanent(err):
-		t.die(reasonPermanent, err)
-		wait = 0
-	case t.attempts >= r.cfg.Attempts:
-		t.die(reasonAttempts, err)
-		wait = 0
-	default:
-		r.log.Warn("inbox: handler failed; will try again", append(t.attrs(), "error", err, "attempt", t.attempts, "wait", wait)...)
-	}
-	return result{what: again, wait: wait}
 }
 
 // ack acknowledges t if err is nil.

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -199,6 +200,7 @@ func (x *transaction) ended() bool { return x.pgx != nil && x.pgx.ended }
 type heldTx struct {
 	pgx.Tx
 	ended bool
+	left  atomic.Bool // the handler has been given up; see transaction_left.go
 }
 
 func (t *heldTx) Commit(context.Context) error   { return t.end() }
