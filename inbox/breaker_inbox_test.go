@@ -3,6 +3,7 @@ package inbox_test
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -26,11 +27,11 @@ func payment(key string, n int) brokers.Message {
 
 // dependency is what a handler needs, and may be away.
 type dependency struct {
-	away           atomic.Bool
-	calls          atomic.Int64
-	running, peak  atomic.Int64
-	slow           time.Duration
-	failureOfAnAge error
+	away          atomic.Bool
+	calls         atomic.Int64
+	running, peak atomic.Int64
+	together      int64 // calls that must have begun before the first one ends
+	err           error
 }
 
 func (d *dependency) call(ctx context.Context) error {
@@ -39,15 +40,11 @@ func (d *dependency) call(ctx context.Context) error {
 	defer d.running.Add(-1)
 	for p := d.peak.Load(); n > p && !d.peak.CompareAndSwap(p, n); p = d.peak.Load() {
 	}
-	if d.slow > 0 {
-		select {
-		case <-time.After(d.slow):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	for d.calls.Load() < d.together && ctx.Err() == nil {
+		runtime.Gosched()
 	}
 	if d.away.Load() {
-		return d.failureOfAnAge
+		return d.err
 	}
 	return nil
 }
@@ -89,7 +86,7 @@ func TestOutageMakesNoDeadLetters(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
-			d := &dependency{failureOfAnAge: tt.err}
+			d := &dependency{err: tt.err, together: int64(min(tt.keys, 3))}
 			d.away.Store(true)
 			const events = 180
 			for n := range events {
@@ -207,7 +204,7 @@ func TestPoisonAtHundredPercentWaitsForAPerson(t *testing.T) {
 func TestPermanentErrorsDieWhileTheCircuitIsOpen(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	d := &dependency{failureOfAnAge: inbox.Unavailable(errBroken)}
+	d := &dependency{err: inbox.Unavailable(errBroken)}
 	d.away.Store(true)
 	in := w.start(w.config("inventory"), func(ctx context.Context, tx pgx.Tx, e inbox.Event[order]) error {
 		if e.Data.N < 0 {

@@ -47,8 +47,6 @@ func TestBreakerOpensBeforeAnyMessageDies(t *testing.T) {
 			require.False(t, b.now(tr))
 		}
 		for i := range 5 {
-			synctest.Wait()
-			require.False(t, all[i].held, "not before the pause is over")
 			time.Sleep(1100 * time.Millisecond)
 			synctest.Wait()
 			require.Equal(t, 1, b.running)

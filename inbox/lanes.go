@@ -80,7 +80,7 @@ func (l *lanes) done(ln *lane) {
 		delete(l.byKey, ln.key)
 	}
 	l.mu.Unlock()
-	l.room.give(t.size)
+	l.room.give(t.size, t.share)
 	l.inFlight.Done()
 }
 
@@ -118,12 +118,13 @@ type budget struct {
 
 // take waits for room for size bytes. It returns false if one of the contexts
 // ended first.
-func (b *budget) take(size int64, a, c context.Context) bool {
+func (b *budget) take(size int64, of *share, a, c context.Context) bool {
 	for {
 		b.mu.Lock()
-		if b.count == 0 || b.count < b.maxCount && b.bytes+size <= b.maxBytes {
+		if b.fits(size) && b.leaves(size, of) {
 			b.count++
 			b.bytes += size
+			of.add(1, size)
 			b.mu.Unlock()
 			return true
 		}
@@ -142,15 +143,20 @@ func (b *budget) take(size int64, a, c context.Context) bool {
 	}
 }
 
-func (b *budget) give(size int64) {
+func (b *budget) give(size int64, of *share) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.count--
 	b.bytes -= size
+	of.add(-1, -size)
 	if b.freed != nil {
 		close(b.freed)
 		b.freed = nil
 	}
+}
+
+func (b *budget) fits(size int64) bool {
+	return b.count == 0 || b.count < b.maxCount && b.bytes+size <= b.maxBytes
 }
 
 // size is what a message counts for in MaxInFlightBytes.

@@ -31,6 +31,7 @@ func (w *world) redriving(cfg inbox.Config, handle func(context.Context, pgx.Tx,
 // bury makes dead letters of messages; bad ones fail.
 func (w *world) bury(cfg inbox.Config, msgs ...brokers.Message) {
 	w.t.Helper()
+	cfg.Breaker = new(false) // all of them die
 	in := w.start(cfg, failing)
 	w.publish(msgs...)
 	w.settled(cfg.Consumer)

@@ -23,6 +23,9 @@ func (d *redriver) try(n int64) (next int64, err error) {
 	if !ok {
 		return 0, d.fail(r, &death{reason: reasonNoType, err: "the message has no event type"}, 0)
 	}
+	if c := h.breaker.circuit(); c != nil {
+		return 0, d.putOff(r, fmt.Errorf("circuit %s: %s", c.State, c.Error))
+	}
 	ctx, cancel := context.WithTimeoutCause(d.hard, d.cfg.HandlerTimeout, errTimeout)
 	defer cancel()
 	var run call
@@ -51,7 +54,10 @@ func (d *redriver) try(n int64) (next int64, err error) {
 func (d *redriver) run(r *redriven, tx *transaction, run call) (next int64, err error) {
 	ctx, cancel := context.WithTimeoutCause(d.hard, d.cfg.HandlerTimeout, errTimeout)
 	defer cancel()
-	err = run(event.WithCause(ctx, envelope(&r.d.Message)), tx, r.attempts+1)
+	err, stubborn := supervise(ctx, func() error { return run(event.WithCause(ctx, envelope(&r.d.Message)), tx, r.attempts+1) })
+	if stubborn != nil {
+		return 0, d.abandon(r, tx, stubborn)
+	}
 	lost := tx.conn.IsClosed()
 	if err == nil && tx.ended() {
 		err = errHandlerEnded
@@ -78,10 +84,26 @@ func (d *redriver) run(r *redriven, tx *transaction, run call) (next int64, err 
 		return 0, err
 	}
 	class := reasonAttempts
-	if isPermanent(err) {
+	switch err = d.cfg.classify(err); {
+	case isUnavailable(err):
+		return 0, d.putOff(r, err)
+	case isPermanent(err):
 		class = reasonPermanent
 	}
 	return 0, d.fail(r, newDeath(class, err), 1)
+}
+
+// abandon breaks off what a handler does that ignores its context, and waits for
+// it, so that the row is not with another meanwhile.
+func (d *redriver) abandon(r *redriven, tx *transaction, returned <-chan struct{}) error {
+	d.log.Error("inbox: the handler of a redriven dead letter ignores its context", append(r.attrs(), "timeout", d.cfg.HandlerTimeout)...)
+	tx.breakOff(returned)
+	select {
+	case <-returned:
+	case <-d.hard.Done():
+		return nil
+	}
+	return d.fail(r, newDeath(reasonAttempts, fmt.Errorf("%w after %s, and did not return", errTimeout, d.cfg.HandlerTimeout)), 1)
 }
 
 // commit finishes the row and commits, both together with what the handler did. If
@@ -127,13 +149,14 @@ func (d *redriver) fail(r *redriven, why *death, attempts int) error {
 	return nil
 }
 
-// putOff has the row tried again later, without counting: its bytes may be fine.
+// putOff has the row tried again later, without counting: it is not the row's
+// fault.
 func (d *redriver) putOff(r *redriven, why error) error {
 	if d.hard.Err() != nil {
 		return nil
 	}
 	wait := d.cfg.RetryMax
-	d.log.Warn("inbox: redrive: schema unavailable; will try again", append(r.attrs(), "error", why, "wait", wait)...)
+	d.log.Warn("inbox: redrive: not now; will try again", append(r.attrs(), "error", why, "wait", wait)...)
 	_, err := d.exec(d.q.later, r.n, wait.Milliseconds())
 	return err
 }

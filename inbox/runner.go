@@ -21,11 +21,12 @@ import (
 
 // task is one message in flight. It belongs to the worker that has its lane.
 type task struct {
-	ctx  context.Context //nolint:containedctx // the delivery's: ends when it is no longer ours
-	d    *brokers.Delivery
-	key  dedup.Key
-	hash int64 // of topic and key; see keyHash
-	size int64
+	ctx   context.Context //nolint:containedctx // the delivery's: ends when it is no longer ours
+	d     *brokers.Delivery
+	key   dedup.Key
+	hash  int64 // of topic and key; see keyHash
+	size  int64
+	share *share // of the room, that its type has
 
 	trial                              // attempts, as the type's breaker counts them
 	lost   int                         // connections lost while the handler ran
@@ -41,6 +42,7 @@ type runner struct {
 	cfg      Config
 	stats    *counters
 	log      *slog.Logger
+	shares   map[string]*share  // by type
 	handlers map[string]handler // not written to any more
 	abort    func(error)
 	ctx      context.Context //nolint:containedctx // Run's: when it ends, nothing new begins
@@ -63,7 +65,7 @@ func newRunner(ctx context.Context, in *Inbox) *runner {
 		cfg:   in.cfg, stats: &in.stats, log: in.cfg.Logger.With("consumer", in.cfg.Consumer),
 		handlers: in.handlers, abort: in.abort, ctx: ctx,
 		pool: in.pool, db: stdlib.OpenDBFromPool(in.pool), sql: newStatements(in.cfg.Schema),
-		redrivePoll: in.redrivePoll,
+		redrivePoll: in.redrivePoll, shares: newShares(in.handlers),
 	}
 }
 
@@ -125,9 +127,9 @@ func (r *runner) register() error {
 func (r *runner) take(ctx context.Context, d *brokers.Delivery) {
 	t := &task{
 		ctx: ctx, d: d, key: identity(d), hash: keyHash(&d.Message), size: size(&d.Message),
-		retry: r.backoff(r.cfg.RetryMax), outage: r.backoff(maxOutagePause),
+		retry: r.backoff(r.cfg.RetryMax), outage: r.backoff(maxOutagePause), share: r.shares[d.Message.Type],
 	}
-	if !r.room.take(t.size, ctx, r.ctx) {
+	if !r.room.take(t.size, t.share, ctx, r.ctx) {
 		r.release(t)
 		return
 	}
