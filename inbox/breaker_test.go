@@ -47,7 +47,7 @@ func TestBreakerOpensBeforeAnyMessageDies(t *testing.T) {
 			require.False(t, b.now(tr))
 		}
 		for i := range 5 {
-			time.Sleep(1100 * time.Millisecond)
+			<-time.After(1100 * time.Millisecond) // of the bubble
 			synctest.Wait()
 			require.Equal(t, 1, b.running)
 			require.True(t, all[i].held)
@@ -71,7 +71,7 @@ func TestBreakerRecoversGradually(t *testing.T) {
 			waiting[i] = &trial{}
 			require.False(t, b.now(waiting[i]))
 		}
-		time.Sleep(time.Second)
+		<-time.After(time.Second) // of the bubble
 		synctest.Wait()
 		var widths []int
 		done := 0
@@ -98,7 +98,7 @@ func TestBreakerFallsBackWhenItFailsAgain(t *testing.T) {
 		first := &trial{}
 		require.True(t, b.now(first))
 		b.failed(first, errDown, true)
-		time.Sleep(time.Second)
+		<-time.After(time.Second) // of the bubble
 		synctest.Wait()
 		probe := &trial{}
 		require.True(t, b.now(probe))
@@ -230,7 +230,7 @@ func TestBreakerForgetsWhoLeaves(t *testing.T) {
 		gone := b.begin(a)
 		require.False(t, b.now(c))
 		b.leave(gone)
-		time.Sleep(time.Second)
+		<-time.After(time.Second) // of the bubble
 		synctest.Wait()
 		require.False(t, a.held)
 		require.True(t, c.held)

@@ -62,6 +62,19 @@
 // later messages of that key are stored behind it untried, so that they are not
 // handled out of order.
 //
+// Where a handler fails for one message after the other, not the messages are at
+// fault: the circuit of that type opens. Its messages wait, one at a time is
+// tried after pauses that grow, and all go on, gradually, when one succeeds. What
+// failed meanwhile is forgotten: an outage makes no dead letters. Other types go
+// on. If every message of a type is bad this waits for a person: Stats.Circuits
+// and the log say so. With few keys in flight, or none but one, nobody can tell a
+// bad message from an outage by its failures: a handler that knows returns
+// [Unavailable] or [Permanent]. Retries are a fifth of a type's traffic, or one at
+// a time.
+//
+// A handler that ignores its context keeps its key until it returns, but neither
+// its worker nor its connection, and nothing it does in its transaction counts.
+//
 // A database that is away counts against no message: consumption pauses until
 // it is back. Nothing is acknowledged that is not in the database.
 package inbox
