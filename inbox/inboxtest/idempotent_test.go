@@ -178,7 +178,7 @@ var bad = map[string]struct {
 				return tx.Commit(ctx)
 			}
 		}),
-		want: []string{"each event once, in order", "these were not handled", `shop.order.placed of key "o-0"`, "is dead: attempts after 3 attempts"},
+		want: []string{"each event once, in order", "the handler of shop.order.placed fails for one event after the other", "the handler ended its transaction"},
 	},
 	"commits a sql.Tx": {
 		consumer: consumerSQL(func(ctx context.Context, tx *sql.Tx, e inbox.Event[order]) error {

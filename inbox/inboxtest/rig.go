@@ -102,6 +102,9 @@ func (r *rig) settled(ctx context.Context) error {
 				return fmt.Errorf("the inbox ended by itself, with %d deliveries to go", left)
 			default:
 			}
+			if err := i.paused(); err != nil {
+				return fmt.Errorf("%w, with %d deliveries to go", err, left)
+			}
 		}
 		select {
 		case <-poll.C:
@@ -110,6 +113,20 @@ func (r *rig) settled(ctx context.Context) error {
 				left, ctx.Err())
 		}
 	}
+}
+
+// pauseLimit is how long a type's circuit may be open: in a test nothing is mended
+// meanwhile.
+const pauseLimit = 2 * time.Second
+
+// paused says that the inbox has given up trying all events of a type.
+func (i *instance) paused() error {
+	for _, c := range i.inbox.Stats().Circuits {
+		if time.Since(c.Since) > pauseLimit {
+			return fmt.Errorf("the handler of %s fails for one event after the other; the inbox waits for it to be mended (inbox.Circuit): %s", c.Type, c.Error)
+		}
+	}
+	return nil
 }
 
 func (r *rig) unsettled() (n int) {
