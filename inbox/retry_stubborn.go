@@ -86,9 +86,6 @@ func (l *lanes) outlast(ln *lane, over <-chan struct{}) {
 // closed.
 func (x *transaction) breakOff(returned <-chan struct{}) {
 	x.finished = true
-	if x.pgx != nil {
-		x.pgx.left.Store(true)
-	}
 	_ = withGrace(time.Second, func(ctx context.Context) error {
 		_ = x.conn.PgConn().CancelRequest(ctx)
 		_ = x.conn.PgConn().Conn().Close()
@@ -98,5 +95,8 @@ func (x *transaction) breakOff(returned <-chan struct{}) {
 		}
 		return nil
 	})
+	if x.pgx != nil {
+		x.pgx.leave()
+	}
 	_ = withGrace(frozenGrace, func(ctx context.Context) error { return x.finish(ctx, false) })
 }

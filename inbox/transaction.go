@@ -5,7 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"strconv"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -200,7 +200,8 @@ func (x *transaction) ended() bool { return x.pgx != nil && x.pgx.ended }
 type heldTx struct {
 	pgx.Tx
 	ended bool
-	left  atomic.Bool // the handler has been given up; see transaction_left.go
+	mu    sync.Mutex
+	left  bool // the handler has been given up; see transaction_left.go
 }
 
 func (t *heldTx) Commit(context.Context) error   { return t.end() }

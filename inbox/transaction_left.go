@@ -11,53 +11,100 @@ import (
 // A handler that has been given up, see runner.abandon, can do nothing more with
 // its transaction: the connection is not its any more.
 
+// use excludes leave, which would end the transaction under a statement. It
+// reports false when the handler has been given up.
+func (t *heldTx) use() (ok bool, done func()) {
+	t.mu.Lock()
+	return !t.left, t.mu.Unlock
+}
+
+// leave takes the transaction away from the handler. A statement under way ends
+// first, which it does when its connection has been cut.
+func (t *heldTx) leave() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.left = true
+}
+
+func (t *heldTx) gone() bool {
+	ok, done := t.use()
+	done()
+	return !ok
+}
+
 func (t *heldTx) Begin(ctx context.Context) (pgx.Tx, error) {
-	if t.left.Load() {
+	ok, done := t.use()
+	defer done()
+	if !ok {
 		return nil, pgx.ErrTxClosed
 	}
 	return t.Tx.Begin(ctx)
 }
 
-func (t *heldTx) CopyFrom(ctx context.Context, table pgx.Identifier, columns []string, rows pgx.CopyFromSource) (int64, error) {
-	if t.left.Load() {
-		return 0, pgx.ErrTxClosed
-	}
-	return t.Tx.CopyFrom(ctx, table, columns, rows)
-}
-
-func (t *heldTx) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
-	if t.left.Load() {
-		return leftResults{}
-	}
-	return t.Tx.SendBatch(ctx, b)
-}
-
 func (t *heldTx) Prepare(ctx context.Context, name, sql string) (*pgconn.StatementDescription, error) {
-	if t.left.Load() {
+	ok, done := t.use()
+	defer done()
+	if !ok {
 		return nil, pgx.ErrTxClosed
 	}
 	return t.Tx.Prepare(ctx, name, sql)
 }
 
 func (t *heldTx) Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error) {
-	if t.left.Load() {
+	ok, done := t.use()
+	defer done()
+	if !ok {
 		return pgconn.CommandTag{}, pgx.ErrTxClosed
 	}
 	return t.Tx.Exec(ctx, sql, args...)
 }
 
 func (t *heldTx) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
-	if t.left.Load() {
+	ok, done := t.use()
+	defer done()
+	if !ok {
 		return leftRows{}, pgx.ErrTxClosed
 	}
 	return t.Tx.Query(ctx, sql, args...)
 }
 
 func (t *heldTx) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
-	if t.left.Load() {
+	ok, done := t.use()
+	defer done()
+	if !ok {
 		return leftRows{}
 	}
-	return t.Tx.QueryRow(ctx, sql, args...)
+	return heldRow{t, t.Tx.QueryRow(ctx, sql, args...)}
+}
+
+type heldRow struct {
+	tx  *heldTx
+	row pgx.Row
+}
+
+func (r heldRow) Scan(dest ...any) error {
+	ok, done := r.tx.use()
+	defer done()
+	if !ok {
+		return pgx.ErrTxClosed
+	}
+	return r.row.Scan(dest...)
+}
+
+// These two call back, so they exclude nothing.
+
+func (t *heldTx) CopyFrom(ctx context.Context, table pgx.Identifier, columns []string, rows pgx.CopyFromSource) (int64, error) {
+	if t.gone() {
+		return 0, pgx.ErrTxClosed
+	}
+	return t.Tx.CopyFrom(ctx, table, columns, rows)
+}
+
+func (t *heldTx) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
+	if t.gone() {
+		return leftResults{}
+	}
+	return t.Tx.SendBatch(ctx, b)
 }
 
 // leftRows are no rows.
