@@ -80,7 +80,7 @@ func (l *lanes) done(ln *lane) {
 		delete(l.byKey, ln.key)
 	}
 	l.mu.Unlock()
-	l.room.give(t.size, t.share)
+	l.room.give(t.size, t.quota)
 	l.inFlight.Done()
 }
 
@@ -118,7 +118,7 @@ type budget struct {
 
 // take waits for room for size bytes. It returns false if one of the contexts
 // ended first.
-func (b *budget) take(size int64, of *share, a, c context.Context) bool {
+func (b *budget) take(size int64, of *quota, a, c context.Context) bool {
 	for {
 		b.mu.Lock()
 		if b.fits(size) && b.leaves(size, of) {
@@ -143,7 +143,7 @@ func (b *budget) take(size int64, of *share, a, c context.Context) bool {
 	}
 }
 
-func (b *budget) give(size int64, of *share) {
+func (b *budget) give(size int64, of *quota) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.count--

@@ -26,7 +26,7 @@ type task struct {
 	key   dedup.Key
 	hash  int64 // of topic and key; see keyHash
 	size  int64
-	share *share // of the room, that its type has
+	quota *quota // of the room, that its type has
 
 	trial                              // attempts, as the type's breaker counts them
 	lost   int                         // connections lost while the handler ran
@@ -42,7 +42,7 @@ type runner struct {
 	cfg      Config
 	stats    *counters
 	log      *slog.Logger
-	shares   map[string]*share  // by type
+	quotas   map[string]*quota  // by type
 	handlers map[string]handler // not written to any more
 	abort    func(error)
 	ctx      context.Context //nolint:containedctx // Run's: when it ends, nothing new begins
@@ -65,7 +65,7 @@ func newRunner(ctx context.Context, in *Inbox) *runner {
 		cfg:   in.cfg, stats: &in.stats, log: in.cfg.Logger.With("consumer", in.cfg.Consumer),
 		handlers: in.handlers, abort: in.abort, ctx: ctx,
 		pool: in.pool, db: stdlib.OpenDBFromPool(in.pool), sql: newStatements(in.cfg.Schema),
-		redrivePoll: in.redrivePoll, shares: newShares(in.handlers),
+		redrivePoll: in.redrivePoll, quotas: newQuotas(in.handlers),
 	}
 }
 
@@ -127,9 +127,9 @@ func (r *runner) register() error {
 func (r *runner) take(ctx context.Context, d *brokers.Delivery) {
 	t := &task{
 		ctx: ctx, d: d, key: identity(d), hash: keyHash(&d.Message), size: size(&d.Message),
-		retry: r.backoff(r.cfg.RetryMax), outage: r.backoff(maxOutagePause), share: r.shares[d.Message.Type],
+		retry: r.backoff(r.cfg.RetryMax), outage: r.backoff(maxOutagePause), quota: r.quotas[d.Message.Type],
 	}
-	if !r.room.take(t.size, t.share, ctx, r.ctx) {
+	if !r.room.take(t.size, t.quota, ctx, r.ctx) {
 		r.release(t)
 		return
 	}
