@@ -157,6 +157,37 @@ var bad = map[string]struct {
 		want: []string{"* duplicates:", "* everything:"},
 		not:  []string{"* order:", "* crashes:"},
 	},
+	"keeps a state of its own": { // each instance has one
+		consumer: consumer(func(*pgxpool.Pool) handle {
+			var mu sync.Mutex
+			left := map[string]int{}
+			return func(ctx context.Context, tx pgx.Tx, e inbox.Event[order]) error {
+				mu.Lock()
+				defer mu.Unlock()
+				if _, known := left[e.Data.SKU]; !known {
+					left[e.Data.SKU] = 1000
+				}
+				left[e.Data.SKU] -= e.Data.Qty
+				_, err := tx.Exec(ctx, `UPDATE stock SET qty = $2 WHERE sku = $1`, e.Data.SKU, left[e.Data.SKU])
+				return err
+			}
+		}),
+		want: []string{"* duplicates:", "* crashes:"},
+		not:  []string{"* order:"},
+	},
+	"writes elsewhere what failed": { // only a statement's failure shows it
+		consumer: consumer(func(pool *pgxpool.Pool) handle {
+			return func(ctx context.Context, tx pgx.Tx, e inbox.Event[order]) error {
+				err := reserve(ctx, tx, e)
+				if err != nil {
+					_, _ = pool.Exec(ctx, `INSERT INTO line (order_id) VALUES ('failed')`)
+				}
+				return err
+			}
+		}),
+		want: []string{"* crashes:", `+   {"order_id":"failed"`, "VALUES ('failed')"},
+		not:  []string{"* order:", "* duplicates:", "\n- "},
+	},
 	"commits by statement": {
 		consumer: consumer(func(*pgxpool.Pool) handle {
 			return func(ctx context.Context, tx pgx.Tx, e inbox.Event[order]) error {
