@@ -93,7 +93,10 @@ func decode(ctx context.Context, codec event.Codec, wire event.WireFormat, m *br
 			return fmt.Errorf("open the wire format: %w", err)
 		}
 	}
-	if err := codec.Decode(data, writer, v); err != nil {
+	switch err := codec.Decode(data, writer, v); {
+	case err != nil && wire == nil:
+		return fmt.Errorf("decode: %w%s", err, frameHint(data))
+	case err != nil:
 		return fmt.Errorf("decode: %w", err)
 	}
 	return nil
