@@ -22,6 +22,8 @@ type ParkedFilter struct {
 	Topic    string `json:"topic,omitempty"` // as written by the service
 	Type     string `json:"type,omitempty"`
 	Key      string `json:"key,omitempty"`
+	Source   string `json:"source,omitempty"`
+	EventID  string `json:"event_id,omitempty"`
 	State    string `json:"state,omitempty"`  // retrying, blocked, dead, discarded
 	Class    string `json:"class,omitempty"`  // unavailable, destination, rejected
 	Reason   string `json:"reason,omitempty"` // part of the last failure's text
@@ -45,7 +47,7 @@ func (f ParkedFilter) args() []any {
 		}
 		return &t
 	}
-	return []any{f.N, f.Pipeline, f.Topic, f.Type, f.Key, f.State, f.Class, f.Reason, at(f.Since), at(f.Until)}
+	return []any{f.N, f.Pipeline, f.Topic, f.Type, f.Key, f.State, f.Class, f.Reason, at(f.Since), at(f.Until), f.Source, f.EventID}
 }
 
 // ParkedEvent is an event that a pipeline could not publish.
@@ -61,7 +63,7 @@ type ParkedEvent struct {
 	Key         string    `json:"key"`
 	Class       string    `json:"class,omitempty"`  // of the last failure; "" if it was never tried
 	Reason      string    `json:"reason,omitempty"` // its text
-	Attempts    int       `json:"attempts"`         // since it was parked or redriven
+	Attempts    int       `json:"attempts"`         // that failed, of all redrives
 	ParkedAt    time.Time `json:"parked_at"`
 	// NextAttemptAt is set while the state is retrying.
 	NextAttemptAt time.Time `json:"next_attempt_at,omitzero"`
@@ -70,9 +72,14 @@ type ParkedEvent struct {
 	// (a timeout, a killed process), so that the broker may have the event.
 	MayBeOut bool `json:"may_be_out"`
 
-	// Only from [ShowParked].
-	Headers json.RawMessage `json:"headers,omitempty"` // a JSON object
-	Payload []byte          `json:"payload,omitempty"` // as the service wrote it, without a registry's frame
+	// Only from [ShowParked] and [ExportParked].
+	Time          time.Time       `json:"time,omitzero"` // when it happened
+	ContentType   string          `json:"content_type,omitempty"`
+	CorrelationID string          `json:"correlation_id,omitempty"`
+	CausationID   string          `json:"causation_id,omitempty"`
+	Headers       json.RawMessage `json:"headers,omitempty"` // a JSON object
+	Payload       []byte          `json:"payload,omitempty"` // as the service wrote it, without a registry's frame
+	Schema        event.Schema    `json:"-"`                 // of the payload; zero if it has none
 	// The last redrive or discard.
 	Action       string    `json:"action,omitempty"` // redrive, discard
 	ActionAt     time.Time `json:"action_at,omitzero"`
@@ -81,17 +88,22 @@ type ParkedEvent struct {
 }
 
 const (
-	parkedWhere = ` p.n > $11::bigint AND ($1::bigint = 0 OR p.n = $1) AND ($2 = '' OR p.pipeline = $2) AND ($3 = '' OR p.topic = $3)
-  AND ($4 = '' OR p.type = $4) AND ($5 = '' OR p.key = $5)
+	parkedWhere = ` p.n > $13::bigint AND ($1::bigint = 0 OR p.n = $1) AND ($2 = '' OR p.pipeline = $2) AND ($3 = '' OR p.topic = $3)
+  AND ($4 = '' OR p.type = $4) AND ($5 = '' OR hashtextextended(p.key, 0) = hashtextextended($5, 0) AND p.key = $5)
   AND CASE WHEN $6 <> '' THEN p.state = $6 ELSE $1 <> 0 OR p.state <> 'discarded' END
   AND ($7 = '' OR p.class = $7) AND ($8 = '' OR position($8 IN p.reason) > 0)
-  AND ($9::timestamptz IS NULL OR p.parked_at >= $9) AND ($10::timestamptz IS NULL OR p.parked_at < $10) `
+  AND ($9::timestamptz IS NULL OR p.parked_at >= $9) AND ($10::timestamptz IS NULL OR p.parked_at < $10)
+  AND ($11 = '' OR p.source = $11) AND ($12 = '' OR p.event_id::text = $12) `
 	parkedList = `p.n, p.pipeline, p.state, p.event_id::text, p.source, p.type, p.topic, p.destination, p.key, p.class, p.reason,
-  p.attempts, p.parked_at, CASE WHEN p.state = 'retrying' THEN p.next_attempt_at END, coalesce(octet_length(p.payload), 0)::bigint,
+  p.attempts + p.earlier_attempts, p.parked_at, CASE WHEN p.state = 'retrying' THEN p.next_attempt_at END, coalesce(octet_length(p.payload), 0)::bigint,
   p.unanswered OR p.claim IS NOT NULL`
-	sqlListParked = `SELECT ` + parkedList + ` FROM {s}.parked p WHERE` + parkedWhere + `ORDER BY p.n LIMIT $12::int`
-	sqlShowParked = `SELECT ` + parkedList + `, p.headers, p.payload, coalesce(a.action, ''), a.at, coalesce(a.actor, ''), coalesce(a.reason, '')
-FROM {s}.parked p LEFT JOIN {s}.parked_action a ON a.n = p.action WHERE p.n = $1`
+	sqlListParked = `SELECT ` + parkedList + ` FROM {s}.parked p WHERE` + parkedWhere + `ORDER BY p.n LIMIT $14::int`
+	parkedWhole   = parkedList + `, p.time, coalesce(p.content_type, s.content_type, ''), coalesce(p.correlation_id, ''), coalesce(p.causation_id, ''),
+  p.headers, p.payload, coalesce(s.format, ''), coalesce(s.text, ''), coalesce(s.content_type, ''),
+  coalesce(a.action, ''), a.at, coalesce(a.actor, ''), coalesce(a.reason, '')
+FROM {s}.parked p LEFT JOIN {s}.parked_action a ON a.n = p.action LEFT JOIN {s}.schema s ON s.fp = p.schema_fp `
+	sqlShowParked   = `SELECT ` + parkedWhole + `WHERE p.n = $1`
+	sqlExportParked = `SELECT ` + parkedWhole + `WHERE` + parkedWhere + `ORDER BY p.n LIMIT $14::int`
 )
 
 // Parked lists up to limit parked events that match, in the order of parking, from
@@ -140,18 +152,62 @@ func ShowParked(ctx context.Context, pool *pgxpool.Pool, schema string, n int64)
 	if err != nil {
 		return ParkedEvent{}, err
 	}
-	var e ParkedEvent
-	var next, at *time.Time
-	err = pool.QueryRow(ctx, inSchema(sqlShowParked, schema), n).
-		Scan(append(e.dest(&next), &e.Headers, &e.Payload, &e.Action, &at, &e.ActionBy, &e.ActionReason)...)
+	e, err := scanParked(pool.QueryRow(ctx, inSchema(sqlShowParked, schema), n))
 	if errors.Is(err, pgx.ErrNoRows) {
 		return e, fmt.Errorf("parked event %d: %w", n, ErrNotParked)
 	}
 	if err != nil {
 		return e, fmt.Errorf("parked event %d: %w", n, notMigrated(err))
 	}
-	e.NextAttemptAt, e.ActionAt = timeOf(next), timeOf(at)
 	return e, nil
+}
+
+// scanParked reads parkedWhole.
+func scanParked(row pgx.Row) (ParkedEvent, error) {
+	var e ParkedEvent
+	var next, at *time.Time
+	err := row.Scan(append(e.dest(&next), &e.Time, &e.ContentType, &e.CorrelationID, &e.CausationID, &e.Headers, &e.Payload,
+		&e.Schema.Format, &e.Schema.Text, &e.Schema.ContentType, &e.Action, &at, &e.ActionBy, &e.ActionReason)...)
+	e.NextAttemptAt, e.ActionAt = timeOf(next), timeOf(at)
+	return e, err
+}
+
+// exportPage is how many rows a statement reads: short ones, because a snapshot
+// that is held for the whole of an export would keep dead rows everywhere.
+const exportPage = 200
+
+// ExportParked calls each with the parked events that match and are there now,
+// whole, in the order of parking. One is in memory at a time. It ends with the first
+// error, each's among them.
+func ExportParked(ctx context.Context, pool *pgxpool.Pool, schema string, f ParkedFilter, each func(ParkedEvent) error) error {
+	schema, err := parkedSchema(schema, f)
+	if err != nil {
+		return err
+	}
+	page := func(after int64) (last int64, read int, err error) {
+		rows, err := pool.Query(ctx, inSchema(sqlExportParked, schema), append(f.args(), after, exportPage)...)
+		if err != nil {
+			return 0, 0, err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			e, err := scanParked(rows)
+			if err != nil {
+				return 0, 0, err
+			}
+			last, read = e.N, read+1
+			if err := each(e); err != nil {
+				return 0, 0, err
+			}
+		}
+		return last, read, rows.Err()
+	}
+	for after, read := int64(0), exportPage; read == exportPage; {
+		if after, read, err = page(after); err != nil {
+			return fmt.Errorf("export parked events: %w", notMigrated(err))
+		}
+	}
+	return nil
 }
 
 func parkedSchema(schema string, f ParkedFilter) (string, error) {

@@ -8,20 +8,25 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/time/rate"
 
 	"github.com/outboxkit/outboxkit/event"
 )
 
 const (
 	sqlPickParked = `SELECT p.n, p.pipeline, p.shard, p.destination, p.key, p.blocks FROM {s}.parked p
-WHERE` + parkedWhere + `AND p.n <= $12::bigint AND p.state = ANY($13::text[]) ORDER BY p.n LIMIT $14::int`
-	sqlCountParked = `SELECT count(*) FROM {s}.parked p WHERE` + parkedWhere + `AND p.state = ANY($12::text[])`
+WHERE` + parkedWhere + `AND p.n <= $14::bigint AND p.state = ANY($15::text[]) ORDER BY p.n LIMIT $16::int`
+	// The latest first: what is to be discarded itself must not have its turn
+	// because what was before it went first.
+	sqlPickLatest = `SELECT p.n, p.pipeline, p.shard, p.destination, p.key, p.blocks FROM {s}.parked p
+WHERE` + parkedWhere + `AND p.n <= $14::bigint AND p.state = ANY($15::text[]) ORDER BY p.n DESC LIMIT $16::int`
+	sqlCountParked = `SELECT count(*) FROM {s}.parked p WHERE` + parkedWhere + `AND p.state = ANY($14::text[])`
 	sqlLastParked  = `SELECT coalesce(max(n), 0) FROM {s}.parked`
 	sqlNewAction   = `INSERT INTO {s}.parked_action (action, actor, reason, filter) VALUES ($1, $2, $3, $4) RETURNING n`
 	sqlCountAction = `UPDATE {s}.parked_action SET events = events + $2::bigint WHERE n = $1`
 	// FOR UPDATE keeps the shards' owners from parking and resolving meanwhile.
 	sqlLockShards = `SELECT count(*) FROM (SELECT FROM {s}.lease WHERE pipeline = $1 AND shard = ANY($2::smallint[]) ORDER BY shard FOR UPDATE) l`
-	sqlRedrive    = `UPDATE {s}.parked SET state = 'retrying', attempts = 0, next_attempt_at = clock_timestamp(), retry_since = clock_timestamp(), action = $2
+	sqlRedrive    = `UPDATE {s}.parked SET state = 'retrying', earlier_attempts = earlier_attempts + attempts, attempts = 0, next_attempt_at = clock_timestamp(), retry_since = clock_timestamp(), action = $2
 WHERE n = ANY($1::bigint[]) AND state IN ('dead', 'retrying')`
 	// With the leases locked no claim comes or goes. One of a lease that has passed on,
 	// or whose owner is silent, is void: its relay publishes nothing any more.
@@ -41,9 +46,23 @@ type ParkedAction struct {
 	By     string // who; required
 	Reason string // why; required
 	DryRun bool   // only count
+	// Rate bounds the events changed a second. What waits behind a redriven one is not
+	// counted: it follows as fast as the relay publishes it. Default (0): no limit.
+	Rate int
+	// Progress is called after each step, in the caller's goroutine. Default: not.
+	Progress func(ParkedProgress)
+}
+
+// ParkedProgress is how far a redrive or discard has come.
+type ParkedProgress struct {
+	Action int64 // its number in the table parked_action; see [RedriveOutcome]
+	Events int64 // changed so far
 }
 
 func (a ParkedAction) validate() error {
+	if a.Rate < 0 {
+		return &event.FieldError{Field: "ParkedAction.Rate", Value: fmt.Sprint(a.Rate), Problem: "is negative", Hint: "events a second, 0 for no limit"}
+	}
 	if a.By == "" && !a.DryRun {
 		return &event.FieldError{Field: "ParkedAction.By", Problem: "is empty", Hint: "say who does this: it is recorded"}
 	}
@@ -54,7 +73,9 @@ func (a ParkedAction) validate() error {
 }
 
 // Redrive has dead events published again by the relay, and retrying ones at once.
-// What is blocked behind them follows in order. Relays may run or not. It returns
+// What is blocked behind them follows in order. One that fails again has as many
+// attempts as a new event; they count on in [ParkedEvent]. Relays may run or not:
+// Redrive only marks the events, [RedriveOutcome] tells what became of them. It returns
 // the number of events; if it fails in between, those done so far stay so.
 func Redrive(ctx context.Context, pool *pgxpool.Pool, schema string, f ParkedFilter, a ParkedAction) (int64, error) {
 	return act(ctx, pool, schema, "redrive", f, a)
@@ -78,9 +99,9 @@ func act(ctx context.Context, pool *pgxpool.Pool, schema, action string, f Parke
 	if err != nil {
 		return 0, err
 	}
-	r := redriver{pool: pool, schema: schema, update: sqlRedrive, states: []string{stateDead, stateRetrying}, filter: f}
+	r := redriver{pool: pool, schema: schema, pickFrom: sqlPickParked, update: sqlRedrive, states: []string{stateDead, stateRetrying}, filter: f}
 	if action == "discard" {
-		r.update, r.states = sqlDiscard, []string{stateDead, stateRetrying, stateBlocked}
+		r.pickFrom, r.update, r.states = sqlPickLatest, sqlDiscard, []string{stateDead, stateRetrying, stateBlocked}
 	}
 	var n int64
 	if a.DryRun {
@@ -98,12 +119,12 @@ func act(ctx context.Context, pool *pgxpool.Pool, schema, action string, f Parke
 }
 
 type redriver struct {
-	pool   *pgxpool.Pool
-	schema string
-	update string
-	states []string // that are concerned
-	filter ParkedFilter
-	busy   int64 // events that were left alone
+	pool             *pgxpool.Pool
+	schema           string
+	pickFrom, update string
+	states           []string // that are concerned
+	filter           ParkedFilter
+	busy             int64 // events that were left alone
 }
 
 // redriveBatch is how many events are changed at once: the relay stores no
@@ -123,25 +144,50 @@ func (r *redriver) run(ctx context.Context, action string, a ParkedAction) (int6
 	if err := r.pool.QueryRow(ctx, inSchema(sqlNewAction, r.schema), action, a.By, a.Reason, string(filter)).Scan(&audit); err != nil {
 		return 0, err
 	}
+	batch, limit := redriveBatch, rate.NewLimiter(rate.Inf, 0)
+	if a.Rate > 0 {
+		batch = min(redriveBatch, max(1, a.Rate/4))
+		limit = rate.NewLimiter(rate.Limit(a.Rate), batch)
+	}
 	var done, after int64
 	for {
-		picked, err := r.pick(ctx, after, last)
+		picked, err := r.pick(ctx, after, last, batch)
 		if err != nil || len(picked) == 0 {
 			return done, err
 		}
-		after = picked[len(picked)-1].n
-		byPipeline := map[string][]pickedEvent{}
-		for _, p := range picked {
-			byPipeline[p.pipeline] = append(byPipeline[p.pipeline], p)
+		if end := picked[len(picked)-1].n; r.pickFrom == sqlPickLatest {
+			last = end - 1
+		} else {
+			after = end
 		}
-		for pipeline, events := range byPipeline {
-			n, err := r.change(ctx, pipeline, events, audit)
-			done += n
-			if err != nil {
-				return done, err
-			}
+		if err := limit.WaitN(ctx, len(picked)); err != nil {
+			return done, err
+		}
+		n, err := r.changeAll(ctx, picked, audit)
+		done += n
+		if err != nil {
+			return done, err
+		}
+		if a.Progress != nil {
+			a.Progress(ParkedProgress{Action: audit, Events: done})
 		}
 	}
+}
+
+// changeAll changes the events of each pipeline in a transaction.
+func (r *redriver) changeAll(ctx context.Context, picked []pickedEvent, audit int64) (done int64, err error) {
+	byPipeline := map[string][]pickedEvent{}
+	for _, p := range picked {
+		byPipeline[p.pipeline] = append(byPipeline[p.pipeline], p)
+	}
+	for pipeline, events := range byPipeline {
+		n, err := r.change(ctx, pipeline, events, audit)
+		done += n
+		if err != nil {
+			return done, err
+		}
+	}
+	return done, nil
 }
 
 type pickedEvent struct {
@@ -152,8 +198,8 @@ type pickedEvent struct {
 	blocks   bool
 }
 
-func (r *redriver) pick(ctx context.Context, after, last int64) ([]pickedEvent, error) {
-	rows, err := r.pool.Query(ctx, inSchema(sqlPickParked, r.schema), append(r.filter.args(), after, last, r.states, redriveBatch)...)
+func (r *redriver) pick(ctx context.Context, after, last int64, limit int) ([]pickedEvent, error) {
+	rows, err := r.pool.Query(ctx, inSchema(r.pickFrom, r.schema), append(r.filter.args(), after, last, r.states, limit)...)
 	if err != nil {
 		return nil, err
 	}

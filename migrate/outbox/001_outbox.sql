@@ -160,7 +160,8 @@ CREATE TABLE {{.schema}}.parked (
   blocks          boolean     NOT NULL, -- later events of its destination and key wait
   class           text        NOT NULL DEFAULT '', -- of the last failure: destination, rejected, unavailable
   reason          text        NOT NULL DEFAULT '', -- the last failure's text
-  attempts        integer     NOT NULL DEFAULT 0,
+  attempts        integer     NOT NULL DEFAULT 0, -- since it was parked or redriven
+  earlier_attempts integer    NOT NULL DEFAULT 0, -- before the last redrive
   next_attempt_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   retry_since     timestamptz NOT NULL DEFAULT clock_timestamp(), -- its age counts from here: parked, or redriven
   parked_at       timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -171,6 +172,9 @@ CREATE TABLE {{.schema}}.parked (
 CREATE UNIQUE INDEX parked_event_idx ON {{.schema}}.parked (pipeline, event_id, source) WHERE state <> 'discarded';
 CREATE INDEX parked_lane_idx ON {{.schema}}.parked (pipeline, destination, key, n) WHERE blocks;
 CREATE INDEX parked_action_idx ON {{.schema}}.parked (action) WHERE state = 'discarded';
+CREATE INDEX parked_redriven_idx ON {{.schema}}.parked (action) WHERE action IS NOT NULL AND state <> 'discarded';
+-- For people, who know the key alone.
+CREATE INDEX parked_key_idx ON {{.schema}}.parked (hashtextextended(key, 0), n);
 CREATE INDEX parked_due_idx ON {{.schema}}.parked (pipeline, destination, next_attempt_at) WHERE state = 'retrying';
 
 -- Who redrove or discarded what, and why.
