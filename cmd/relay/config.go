@@ -16,6 +16,7 @@ import (
 type config struct {
 	Database     databaseConfig   `yaml:"database"`
 	Databases    []databaseEntry  `yaml:"databases"`
+	Inboxes      []inboxEntry     `yaml:"inboxes"`
 	Instance     string           `yaml:"instance"`
 	Lease        duration         `yaml:"lease"`
 	Retention    duration         `yaml:"retention"`
@@ -88,23 +89,34 @@ const (
 // loadConfig reads, expands ${VARIABLES} and checks; all problems are reported
 // at once, each with its line.
 func loadConfig(path string) (config, error) {
+	c, v, err := readConfig(path)
+	if err != nil {
+		return config{}, err
+	}
+	v.check(&c)
+	return c, v.err()
+}
+
+// readConfig reads without checking more than the form.
+func readConfig(path string) (config, *validator, error) {
 	data, err := os.ReadFile(path) //nolint:gosec // the operator names the file
 	if err != nil {
-		return config{}, fmt.Errorf("config: %w", err)
+		return config{}, nil, fmt.Errorf("config: %w", err)
 	}
 	var c config
-	v := validator{file: path}
+	v := &validator{file: path}
 	if err := yaml.Unmarshal(data, &v.root); err != nil {
-		return config{}, errors.Join(v.decodeErrors(err)...)
+		return config{}, nil, errors.Join(v.decodeErrors(err)...)
 	}
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
 	decoder.KnownFields(true)
 	if err := decoder.Decode(&c); err != nil && !errors.Is(err, io.EOF) { // an empty file lacks everything
-		return config{}, errors.Join(v.decodeErrors(err)...)
+		return config{}, nil, errors.Join(v.decodeErrors(err)...)
 	}
-	v.check(&c)
-	return c, errors.Join(v.problems...)
+	return c, v, nil
 }
+
+func (v *validator) err() error { return errors.Join(v.problems...) }
 
 func (c logConfig) level() (slog.Level, error) {
 	var l slog.Level

@@ -63,6 +63,7 @@ func (v *validator) line(field string) int {
 
 func (v *validator) check(c *config) {
 	v.checkDatabases(c)
+	v.checkInboxes(c)
 	v.duration("lease", c.Lease)
 	if d := c.Lease.value(); d > 0 && d < time.Second {
 		v.fail("lease", "%q is too short: at least 1s", string(c.Lease))
@@ -108,18 +109,18 @@ func (v *validator) checkPipeline(at string, p *pipelineConfig) {
 			v.adapter(at+".rabbitmq", p.RabbitMQ.config(nil).Validate())
 		}
 	}
-	v.checkWire(at, p)
+	v.checkWire(at, &p.Wire)
 }
 
-func (v *validator) checkWire(at string, p *pipelineConfig) {
-	v.oneOf(at+".wire.format", &p.Wire.Format, wireBare, wireConfluent, wireSingleObject)
-	if p.Wire.Format == wireConfluent {
-		p.Wire.Registry.URL = v.required(at+".wire.registry.url", p.Wire.Registry.URL, "https://registry:8081")
-		p.Wire.Registry.Password = v.optional(at+".wire.registry.password", p.Wire.Registry.Password)
-		if _, err := registry.New(p.Wire.Registry.config()); err != nil && p.Wire.Registry.URL != "" {
+func (v *validator) checkWire(at string, w *wireConfig) {
+	v.oneOf(at+".wire.format", &w.Format, wireBare, wireConfluent, wireSingleObject)
+	if w.Format == wireConfluent {
+		w.Registry.URL = v.required(at+".wire.registry.url", w.Registry.URL, "https://registry:8081")
+		w.Registry.Password = v.optional(at+".wire.registry.password", w.Registry.Password)
+		if _, err := registry.New(w.Registry.config()); err != nil && w.Registry.URL != "" {
 			v.adapter(at+".wire.registry", err)
 		}
-	} else if p.Wire.Registry.URL != "" {
+	} else if w.Registry.URL != "" {
 		v.fail(at+".wire.registry", "is only used with wire.format: %s", wireConfluent)
 	}
 }

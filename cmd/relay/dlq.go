@@ -8,46 +8,70 @@ import (
 	"os/user"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
-	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
-
-	"github.com/outboxkit/outboxkit/relay"
 )
 
 // dlqFlags are shared by the dlq commands.
 type dlqFlags struct {
-	at           place
-	filter       relay.ParkedFilter
-	since, until string
-	json         bool
-	limit        int
-	after        int64
-	action       relay.ParkedAction
-	all          bool
+	at                 place
+	inbox              string
+	pipeline, consumer string
+	filter             dlqFilter
+	since, until       string
+	json               bool
+	limit              int
+	after              int64
+	action             dlqAction
+	all                bool
+	wait               time.Duration
 }
 
 func newDLQ() *cobra.Command {
 	f := &dlqFlags{}
 	cmd := &cobra.Command{
 		Use:   "dlq",
-		Short: "List, redrive or discard events that could not be published",
-		Long: `List, redrive or discard the events that a pipeline could not publish and has parked
-in the service's database. Relays may run or not.
+		Short: "List, show, redrive, discard or export events that could not be published or handled",
+		Long: `Work on the events that were put aside: in a service's outbox those that a pipeline
+could not publish, in a consumer's inbox (--inbox) those that its handlers failed on.
+Both are rows in the service's own database; relays and consumers may run or not.
 
-  retrying  the relay tries again by itself
-  blocked   waits behind an earlier event of its topic and key
-  dead      waits for you: redrive it when its cause is mended, or discard it`,
+  dead      waits for you: redrive it when its cause is mended, or discard it
+            (moving, moved: as dead, with a copy at the broker)
+  blocked   waits behind an earlier event of its topic and key, and follows by itself
+  retrying  tried again by itself, as soon as somebody runs who can
+  redriven  handled in the end (an outbox deletes what was published)
+  discarded given up
+
+Which events: of the outbox of --config (and --database, where it lists several), or
+with --inbox of a consumer: a name from the list "inboxes" of the configuration, or a
+Postgres URL, for which no file is needed ('${NAME}' in it is taken from the
+environment).
+
+At three in the morning:
+  relay dlq list --inbox inventory               what is there, and why
+  relay dlq show 17 --inbox inventory            one of them, with its payload
+  relay dlq redrive --inbox inventory --type shop.order.placed --reason "stock db is back"
+  relay dlq discard --inbox inventory --n 17 --reason "test order, see OPS-123"`,
 	}
 	cmd.PersistentFlags().BoolVar(&f.json, "json", false, "print JSON")
-	cmd.AddCommand(newDLQList(f), newDLQShow(f),
-		newDLQAction(f, "redrive", "Publish dead events again, and what waits behind them, in order"),
-		newDLQAction(f, "discard", "Give events up for good; what waits behind them goes on"))
+	cmd.AddCommand(newDLQList(f), newDLQShow(f), newDLQExport(f),
+		newDLQAction(f, "redrive", "Have dead events published or handled again, and what waits behind them, in order", `
+An outbox's events are published again by its relays. A consumer's are handled again
+by its running inboxes, from the stored rows, for this consumer alone; effect and row
+change together, so each takes effect once. New events of a key wait until those
+before them are through. One that fails again is tried as often as a new one, and is
+dead again; its attempts count on, and what is behind it stays there.
+
+The command marks the events and then waits while they are dealt with. When nothing
+has happened for --wait it says so and ends with 1 (is the consumer running?), and also
+when some are dead again. The redrive goes on without it.`),
+		newDLQAction(f, "discard", "Give events up for good; what waits behind them goes on", `
+Events that are being published or handled at this moment are left alone; the command
+says how many, and ends with 1. The rows stay on record.`))
 	for _, sub := range cmd.Commands() {
 		f.at.flags(sub)
+		sub.Flags().StringVar(&f.inbox, "inbox", "", "a consumer's inbox: `name` in the configuration, or a Postgres URL (default: the outbox)")
 	}
 	return cmd
 }
@@ -55,19 +79,31 @@ in the service's database. Relays may run or not.
 func (f *dlqFlags) filters(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.Int64Var(&f.filter.N, "n", 0, "only the event with this `number`")
-	flags.StringVar(&f.filter.Pipeline, "pipeline", "", "only of this pipeline")
-	flags.StringVar(&f.filter.Topic, "topic", "", "only of this topic, as written by the service")
+	flags.StringVar(&f.pipeline, "pipeline", "", "only of this pipeline (outbox)")
+	flags.StringVar(&f.consumer, "consumer", "", "only of this consumer (inbox)")
+	flags.StringVar(&f.filter.Topic, "topic", "", "only of this topic; in an outbox as written by the service")
 	flags.StringVar(&f.filter.Type, "type", "", "only of this type")
 	flags.StringVar(&f.filter.Key, "key", "", "only of this key")
-	flags.StringVar(&f.filter.State, "state", "", "only in this state: retrying, blocked, dead or discarded")
-	flags.StringVar(&f.filter.Class, "class", "", "only failures of this class: destination, rejected or unavailable")
+	flags.StringVar(&f.filter.Source, "source", "", "only of this source")
+	flags.StringVar(&f.filter.ID, "id", "", "only with this event id")
+	flags.StringVar(&f.filter.State, "state", "", "only in this state: dead, blocked, retrying, discarded, …")
+	flags.StringVar(&f.filter.Class, "class", "", "only failures of this class: attempts, permanent, undecodable, …; in an outbox destination, rejected, unavailable")
 	flags.StringVar(&f.filter.Reason, "reason-like", "", "only failures whose text contains `text`")
-	flags.StringVar(&f.since, "since", "", "only parked since this `time`: RFC 3339, or an age such as 2h")
-	flags.StringVar(&f.until, "until", "", "only parked before this `time`")
+	flags.StringVar(&f.since, "since", "", "only put aside since this `time`: RFC 3339, or an age such as 2h")
+	flags.StringVar(&f.until, "until", "", "only put aside before this `time`")
 }
 
-// times completes the filter.
-func (f *dlqFlags) times() (err error) {
+// complete checks the filter and fills in what is not a plain flag.
+func (f *dlqFlags) complete() (err error) {
+	switch {
+	case f.inbox != "" && f.pipeline != "":
+		return errors.New("--pipeline is of an outbox: leave it or --inbox out")
+	case f.inbox != "" && f.at.database != "":
+		return errors.New("--database is of an outbox: leave it or --inbox out")
+	case f.inbox == "" && f.consumer != "":
+		return errors.New("--consumer is of an inbox: say which with --inbox")
+	}
+	f.filter.Owner = f.pipeline + f.consumer
 	if f.filter.Since, err = moment("since", f.since); err != nil {
 		return err
 	}
@@ -91,28 +127,25 @@ func moment(flag, text string) (time.Time, error) {
 
 func newDLQList(f *dlqFlags) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "list --config relay.yaml",
-		Short: "List parked events in the order of parking",
+		Use:   "list [--inbox NAME] [filters]",
+		Short: "List events in the order in which they were put aside",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := f.times(); err != nil {
-				return err
-			}
-			return f.at.on(cmd.Context(), func(pool *pgxpool.Pool, c config) error {
-				list, err := relay.Parked(cmd.Context(), pool, c.Database.Schema, f.filter, f.after, f.limit)
+			return f.on(cmd.Context(), func(s deadStore) error {
+				list, err := s.list(cmd.Context(), f.filter, f.after, f.limit)
 				if err != nil {
 					return err
 				}
 				if f.json {
 					out := json.NewEncoder(cmd.OutOrStdout())
-					for _, e := range list {
-						if err := out.Encode(e); err != nil {
+					for _, l := range list {
+						if err := out.Encode(l); err != nil {
 							return err
 						}
 					}
 					return nil
 				}
-				_, err = fmt.Fprintln(cmd.OutOrStdout(), parkedTable(list, f.limit))
+				_, err = fmt.Fprintln(cmd.OutOrStdout(), letterTable(s.owner(), list, f.limit))
 				return err
 			})
 		},
@@ -123,152 +156,69 @@ func newDLQList(f *dlqFlags) *cobra.Command {
 	return cmd
 }
 
-func parkedTable(list []relay.ParkedEvent, limit int) string {
-	if len(list) == 0 {
-		return "no parked events"
-	}
-	t := newTable("n", "pipeline", "state", "topic", "key", "type", "attempts", "parked", "reason")
-	for _, e := range list {
-		t.AppendRow(table.Row{
-			e.N, printable(e.Pipeline), e.State, printable(e.Topic), printable(e.Key), printable(e.Type), e.Attempts,
-			e.ParkedAt.UTC().Format(time.RFC3339), shorten(printable(e.Reason), 60),
-		})
-	}
-	text := t.Render()
-	if len(list) == limit {
-		text += fmt.Sprintf("\nperhaps more: --after %d", list[len(list)-1].N)
-	}
-	return text
-}
-
-func shorten(s string, runes int) string {
-	if r := []rune(s); len(r) > runes {
-		return string(r[:runes-1]) + "…"
-	}
-	return s
-}
-
-// printable keeps what others wrote from steering the terminal.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return '·'
-		}
-		return r
-	}, s)
-}
-
 func newDLQShow(f *dlqFlags) *cobra.Command {
 	return &cobra.Command{
-		Use:   "show N --config relay.yaml",
-		Short: "Print one parked event with its headers and payload",
+		Use:   "show N [--inbox NAME]",
+		Short: "Print one event with its headers and decoded payload",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var n int64
 			if _, err := fmt.Sscanf(args[0], "%d", &n); err != nil || fmt.Sprint(n) != args[0] {
 				return fmt.Errorf("%q is not an event's number: see relay dlq list", args[0])
 			}
-			return f.at.on(cmd.Context(), func(pool *pgxpool.Pool, c config) error {
-				e, err := relay.ShowParked(cmd.Context(), pool, c.Database.Schema, n)
+			return f.on(cmd.Context(), func(s deadStore) error {
+				l, err := s.show(cmd.Context(), n)
 				if err != nil {
 					return err
 				}
 				if f.json {
-					return json.NewEncoder(cmd.OutOrStdout()).Encode(e)
+					return json.NewEncoder(cmd.OutOrStdout()).Encode(l)
 				}
-				_, err = fmt.Fprint(cmd.OutOrStdout(), parkedText(e))
+				_, err = fmt.Fprint(cmd.OutOrStdout(), letterText(l))
 				return err
 			})
 		},
 	}
 }
 
-func parkedText(e relay.ParkedEvent) string {
-	var b strings.Builder
-	line := func(name, value string) {
-		if value != "" {
-			fmt.Fprintf(&b, "%-13s %s\n", name, printable(value))
-		}
-	}
-	line("n", fmt.Sprint(e.N))
-	line("pipeline", e.Pipeline)
-	line("state", e.State)
-	line("event id", e.EventID)
-	line("source", e.Source)
-	line("type", e.Type)
-	line("topic", e.Topic)
-	line("destination", e.Destination)
-	line("key", e.Key)
-	line("class", e.Class)
-	line("reason", e.Reason)
-	line("attempts", fmt.Sprint(e.Attempts))
-	if e.MayBeOut {
-		line("may be out", "an attempt is under way, or ended without an answer: the broker may have the event")
-	}
-	line("parked at", e.ParkedAt.UTC().Format(time.RFC3339))
-	if !e.NextAttemptAt.IsZero() {
-		line("next attempt", e.NextAttemptAt.UTC().Format(time.RFC3339))
-	}
-	if e.Action != "" {
-		line(e.Action, fmt.Sprintf("%s by %s: %s", e.ActionAt.UTC().Format(time.RFC3339), e.ActionBy, e.ActionReason))
-	}
-	line("headers", string(e.Headers))
-	switch {
-	case e.Payload == nil:
-		line("payload", "none (a tombstone)")
-	case utf8.Valid(e.Payload):
-		line("payload", string(e.Payload))
-	default:
-		line("payload", fmt.Sprintf("%d bytes: %x", len(e.Payload), e.Payload))
-	}
-	return b.String()
-}
-
-func newDLQAction(f *dlqFlags, name, short string) *cobra.Command {
+func newDLQAction(f *dlqFlags, name, short, long string) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   name + " --config relay.yaml --reason TEXT (filters | --all)",
+		Use:   name + " [--inbox NAME] --reason TEXT (filters | --all)",
 		Short: short,
 		Long: short + `.
 
-Choose events with the filters, which must all match, or take --all. The reason and
-who gave it are recorded in the table parked_action. --dry-run only counts.`,
+Choose events with the filters, which must all match, or take --all. Who did it, when
+and why is recorded. --dry-run only counts.
+` + strings.TrimRight(long, "\n"),
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := f.times(); err != nil {
+			if err := f.complete(); err != nil {
 				return err
 			}
-			if f.filter == (relay.ParkedFilter{}) && !f.all {
+			switch {
+			case f.filter == (dlqFilter{}) && !f.all:
 				return errors.New("no filter: choose events (see --help), or say --all")
-			}
-			if f.action.Reason == "" && !f.action.DryRun {
+			case f.action.Reason == "" && !f.action.DryRun:
 				return errors.New("--reason is empty: say why, it is recorded")
+			case f.action.Rate < 0:
+				return fmt.Errorf("--rate %d is negative: events a second, 0 for no limit", f.action.Rate)
 			}
-			return f.at.on(cmd.Context(), func(pool *pgxpool.Pool, c config) error {
-				act := relay.Redrive
-				if name == "discard" {
-					act = relay.Discard
-				}
-				n, err := act(cmd.Context(), pool, c.Database.Schema, f.filter, f.action)
-				if err != nil && !errors.Is(err, relay.ErrBeingPublished) { // the others are done
-					return err
-				}
-				if f.json {
-					return errors.Join(err, json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]any{"action": name, "events": n, "dry_run": f.action.DryRun}))
-				}
-				verb := map[string]string{"redrive": "redriven", "discard": "discarded"}[name]
-				if f.action.DryRun {
-					verb = "would be " + verb
-				}
-				_, printed := fmt.Fprintf(cmd.OutOrStdout(), "%d events %s\n", n, verb)
-				return errors.Join(err, printed)
+			return f.on(cmd.Context(), func(s deadStore) error {
+				p := &dlqPrinter{out: cmd.OutOrStdout(), json: f.json, live: !f.json && terminal(cmd.OutOrStdout()), name: name}
+				return p.act(cmd.Context(), s, f)
 			})
 		},
 	}
 	f.filters(cmd)
-	cmd.Flags().StringVar(&f.action.Reason, "reason", "", "why; required")
-	cmd.Flags().StringVar(&f.action.By, "by", whoami(), "who")
-	cmd.Flags().BoolVar(&f.action.DryRun, "dry-run", false, "only count")
-	cmd.Flags().BoolVar(&f.all, "all", false, "all parked events")
+	flags := cmd.Flags()
+	flags.StringVar(&f.action.Reason, "reason", "", "why; required")
+	flags.StringVar(&f.action.By, "by", whoami(), "who")
+	flags.BoolVar(&f.action.DryRun, "dry-run", false, "only count")
+	flags.IntVar(&f.action.Rate, "rate", 0, "at most so many events a second, without those that follow behind them (default: no limit)")
+	flags.BoolVar(&f.all, "all", false, "all events that wait")
+	if name == "redrive" {
+		flags.DurationVar(&f.wait, "wait", 10*time.Second, "give up waiting when nothing has happened for so long; 0: do not wait at all")
+	}
 	return cmd
 }
 

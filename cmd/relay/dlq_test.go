@@ -9,7 +9,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/outboxkit/outboxkit/internal/pgtest"
-	"github.com/outboxkit/outboxkit/relay"
 )
 
 func TestDLQ(t *testing.T) {
@@ -37,7 +36,7 @@ FROM generate_series(1, 3) g`)
 	require.Contains(t, out, "--after 2")
 	out, code = dlq("list", "--json", "--key", "k3")
 	require.Zero(t, code, out)
-	var e relay.ParkedEvent
+	var e letter
 	require.NoError(t, json.Unmarshal([]byte(out), &e))
 	require.Equal(t, "dead", e.State)
 	require.EqualValues(t, 3, e.N)
@@ -53,6 +52,9 @@ FROM generate_series(1, 3) g`)
 		"no parked event has this":     {"show", "99"},
 		`--since: "yesterday"`:         {"list", "--since", "yesterday"},
 		"is not a state":               {"list", "--state", "lost"},
+		"--consumer is of an inbox":    {"list", "--consumer", "inventory"},
+		"--rate -1 is negative":        {"discard", "--all", "--reason", "r", "--rate", "-1"},
+		"has no list of inboxes":       {"list", "--inbox", "inventory"},
 	} {
 		out, code = dlq(args...)
 		require.Equal(t, 1, code, out)
@@ -61,9 +63,13 @@ FROM generate_series(1, 3) g`)
 	out, code = dlq("redrive", "--all", "--dry-run")
 	require.Zero(t, code, out)
 	require.Contains(t, out, "3 events would be redriven")
-	out, code = dlq("redrive", "--key", "k1", "--reason", "topic mended", "--by", "ann")
+	out, code = dlq("redrive", "--key", "k1", "--reason", "topic mended", "--by", "ann", "--wait", "0")
 	require.Zero(t, code, out)
-	require.Contains(t, out, "1 events redriven")
+	require.Contains(t, out, "1 events are to be redriven")
+	out, code = dlq("redrive", "--key", "k1", "--reason", "topic mended", "--wait", "300ms")
+	require.Equal(t, 1, code, "nobody publishes it")
+	require.Contains(t, out, "1 events were to be redriven; with what followed behind them: 0 redriven, 1 still wait")
+	require.Contains(t, out, "no relay has tried them")
 	out, code = dlq("discard", "--n", "2", "--reason", "never needed", "--json")
 	require.Zero(t, code, out)
 	require.JSONEq(t, `{"action":"discard","dry_run":false,"events":1}`, out)
