@@ -50,6 +50,12 @@ func TestRedrive(t *testing.T) {
 		return scan[int](t, db.admin, `SELECT count(*) FROM outbox.parked WHERE state = 'dead' AND attempts = 1 AND action = 1`) == 1
 	}, "dead again")
 	require.Empty(t, p.payloads())
+	list, err := Parked(t.Context(), db.relay, "", ParkedFilter{State: "dead"}, 0, 10)
+	require.NoError(t, err)
+	require.Equal(t, 2, list[0].Attempts, "attempts count on")
+	o, err := RedriveOutcome(t.Context(), db.relay, "", 1)
+	require.NoError(t, err)
+	require.Equal(t, Outcome{Dead: 1}, o)
 
 	mended.Store(true)
 	n, err = Redrive(t.Context(), db.relay, "", ParkedFilter{Reason: "too large", Class: "rejected"}, why)
@@ -63,6 +69,58 @@ func TestRedrive(t *testing.T) {
 	require.Equal(t, want, p.payloads())
 	require.Equal(t, "redrive tester test 1", scan[string](t, db.admin, `SELECT concat_ws(' ', action, actor, reason, events) FROM outbox.parked_action WHERE n = 2`))
 	eventually(t, func() bool { return db.parkedStates(t) == "" }, "deleted")
+	o, err = RedriveOutcome(t.Context(), db.relay, "", 2)
+	require.NoError(t, err)
+	require.Equal(t, Outcome{Redriven: 1}, o)
+}
+
+// parkedMany parks events of one key without a relay: the head is dead.
+func (db *database) parkedMany(t *testing.T, events int) {
+	t.Helper()
+	db.exec(t, `INSERT INTO outbox.pipeline (name) VALUES ('test')`)
+	db.exec(t, `INSERT INTO outbox.parked (pipeline, event_id, topic, destination, key, type, source, time, payload, state, blocks)
+		SELECT 'test', outbox.uuid_v7(), 'orders', 'orders', 'k', 'placed', '/shop', now(), convert_to(g::text, 'UTF8'),
+		CASE g WHEN 1 THEN 'dead' ELSE 'blocked' END, true FROM generate_series(1, $1) g`, events)
+}
+
+// What is to be discarded itself never has its turn because what was before it went
+// first, in however many batches.
+func TestDiscardBeginsWithTheLatest(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	db.parkedMany(t, redriveBatch+500)
+	before := scan[time.Time](t, db.admin, `SELECT clock_timestamp()`)
+	n, err := Discard(t.Context(), db.relay, "", ParkedFilter{Key: "k"}, why)
+	require.NoError(t, err)
+	require.EqualValues(t, redriveBatch+500, n)
+	require.Zero(t, scan[int](t, db.admin, fmt.Sprintf(`SELECT count(*) FROM outbox.parked WHERE retry_since >= '%s'`, before.Format(time.RFC3339Nano))))
+}
+
+func TestExportAndRate(t *testing.T) {
+	t.Parallel()
+	db := newDatabase(t)
+	db.parkedMany(t, 2*exportPage+1)
+	next := 1
+	each := func(e ParkedEvent) error {
+		if string(e.Payload) != fmt.Sprint(next) || e.Time.IsZero() {
+			return fmt.Errorf("event %d is %q", next, e.Payload)
+		}
+		next++
+		return nil
+	}
+	require.NoError(t, ExportParked(t.Context(), db.relay, "", ParkedFilter{Source: "/shop"}, each))
+	require.Equal(t, 2*exportPage+2, next)
+	require.ErrorContains(t, ExportParked(t.Context(), db.relay, "", ParkedFilter{}, each), `is "1"`)
+
+	a := why
+	a.Rate = 400
+	var seen []int64
+	a.Progress = func(p ParkedProgress) { seen = append(seen, p.Events) }
+	began := time.Now()
+	_, err := Discard(t.Context(), db.relay, "", ParkedFilter{}, a)
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, time.Since(began), 700*time.Millisecond, "401 events, of which the first 100 are at once")
+	require.Equal(t, []int64{100, 200, 300, 400, 401}, seen)
 }
 
 // A discarded event is gone for good, and its key goes on.
