@@ -64,7 +64,7 @@ func (c Config) Validate() error {
 	case c.WindowDays < 1 || c.WindowDays > maxWindowDays:
 		return fmt.Errorf("dedup: Config.WindowDays %d: must be 1 to %d", c.WindowDays, maxWindowDays)
 	case !c.Concurrent.known():
-		return fmt.Errorf("dedup: Config.Concurrent %d: must be Wait or Conflict", c.Concurrent)
+		return fmt.Errorf("dedup: Config.Concurrent %s: must be Wait or Conflict", c.Concurrent)
 	}
 	return nil
 }

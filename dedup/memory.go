@@ -56,7 +56,7 @@ func NewMemory(cfg MemoryConfig) (*Memory, error) {
 	case cfg.TTL < 0:
 		return nil, fmt.Errorf("dedup: MemoryConfig.TTL %s is negative (leave it 0 for 24h)", cfg.TTL)
 	case !cfg.Concurrent.known():
-		return nil, fmt.Errorf("dedup: MemoryConfig.Concurrent %d: must be Wait or Conflict", cfg.Concurrent)
+		return nil, fmt.Errorf("dedup: MemoryConfig.Concurrent %s: must be Wait or Conflict", cfg.Concurrent)
 	}
 	return &Memory{cfg: cfg, entries: map[uuid.UUID]*entry{}}, nil
 }
