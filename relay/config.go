@@ -167,7 +167,7 @@ func defaultTuning() tuning {
 	return tuning{
 		pageRows: 9000, pageBytes: 6 << 20, pages: 2, split: 1000, filterIDs: 50_000, turnPages: 8,
 		flushEvery: 250 * time.Millisecond, pruneAfter: 500,
-		pollMin: 6 * time.Millisecond, pollMax: 90 * time.Millisecond,
+		pollMin: 8 * time.Millisecond, pollMax: 90 * time.Millisecond,
 		standby: 250 * time.Millisecond, retryMax: 5 * time.Second, badMax: 30 * time.Second,
 		opTimeout: 15 * time.Second, now: time.Now, park: defaultParkTuning(),
 	}
