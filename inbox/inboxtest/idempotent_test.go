@@ -102,7 +102,7 @@ var bad = map[string]struct {
 				return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error { return reserve(ctx, tx, e) })
 			}
 		}),
-		want: []string{"* crashes:", "+   {\"order_id\":\"o-0\"", "outside their transaction", "begin"},
+		want: []string{"* crashes:", "+   {\"order_id\":\"o-0\"", "outside their transaction", takeStock},
 	},
 	"remembers what was rolled back": {
 		consumer: consumer(func(*pgxpool.Pool) handle {

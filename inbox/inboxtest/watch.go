@@ -21,8 +21,9 @@ import (
 // watch sees each statement of a pool before it is sent. It breaks connections,
 // and notes what handlers do outside the inbox's transaction.
 type watch struct {
-	crashes bool // break each event's connection twice
-	linger  bool // let transactions overlap
+	crashes bool   // break each event's connection twice
+	linger  bool   // let transactions overlap
+	schema  string // the inbox's
 	msgs    []brokers.Message
 	index   map[string]int // of a message, by its id
 	point   []int          // by message: at which statement of its handler to break
@@ -36,8 +37,9 @@ type watch struct {
 
 // openTx is the latest transaction of a connection.
 type openTx struct {
-	inboxs     bool        // begun by the inbox, not by a handler
-	statements map[int]int // of handlers, by message; 0 for one that is only known to be handled
+	inboxs     bool         // the inbox's, not one that a handler has begun
+	msgs       map[int]bool // that are handled in it, as far as is known: of a batch, the first
+	statements int          // of handlers
 }
 
 // statement is one that a handler ran outside.
@@ -46,9 +48,9 @@ type statement struct {
 	msg   int // of the first time
 }
 
-func newWatch(r run, seed uint64, msgs []brokers.Message) *watch {
+func newWatch(r run, seed uint64, schema string, msgs []brokers.Message) *watch {
 	w := &watch{
-		crashes: r.crashes, linger: r.twice, msgs: msgs, index: map[string]int{}, open: map[*pgx.Conn]*openTx{},
+		crashes: r.crashes, linger: r.twice, schema: schema, msgs: msgs, index: map[string]int{}, open: map[*pgx.Conn]*openTx{},
 		broken: make([]int, len(msgs)), outside: map[string]*statement{},
 	}
 	rng := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // repeatable, not secret
@@ -86,13 +88,11 @@ func (w *watch) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData)
 
 // TraceBatchStart implements pgx.BatchTracer. A batch counts as one statement.
 func (w *watch) TraceBatchStart(ctx context.Context, conn *pgx.Conn, data pgx.TraceBatchStartData) context.Context {
-	sql := data.Batch.QueuedQueries[0].SQL
+	var texts []string
 	for _, q := range data.Batch.QueuedQueries {
-		if word(q.SQL) == "commit" {
-			sql = q.SQL
-		}
+		texts = append(texts, q.SQL)
 	}
-	w.before(ctx, conn, sql)
+	w.before(ctx, conn, strings.Join(texts, "; "))
 	return ctx
 }
 
@@ -113,65 +113,64 @@ func (w *watch) TraceCopyFromEnd(context.Context, *pgx.Conn, pgx.TraceCopyFromEn
 
 // before is called before each statement, by the goroutine that has conn.
 func (w *watch) before(ctx context.Context, conn *pgx.Conn, sql string) {
-	msg, byHandler := w.messageOf(ctx)
+	msg, own := w.messageOf(ctx), w.isInboxs(sql)
 	inTx := conn.PgConn().TxStatus() != 'I'
 	w.mu.Lock()
 	tx := w.open[conn]
 	if tx == nil || !inTx {
-		tx = &openTx{inboxs: !byHandler, statements: map[int]int{}}
+		tx = &openTx{msgs: map[int]bool{}}
 		w.open[conn] = tx
 	}
+	tx.inboxs = tx.inboxs || own
 	if msg >= 0 {
-		tx.statements[msg] += 0
+		tx.msgs[msg] = true
 	}
-	breaks := false
+	verb, breaks := word(sql), false
 	switch {
-	case inTx:
-		breaks = w.breaks(tx, msg, byHandler, word(sql))
-	case word(sql) == "commit":
+	case own, verb == "begin", verb == "rollback":
+	case tx.inboxs && inTx:
+		breaks = w.crashes && w.breaks(tx, verb)
+	case verb == "commit" && !inTx:
 		w.ended++
-	case byHandler:
+	case verb != "commit" && msg >= 0:
 		w.note(msg, sql)
 	}
 	w.mu.Unlock()
 	if breaks {
 		_ = conn.PgConn().Conn().Close() // as when the process dies: the server rolls back
-	} else if inTx && w.linger && tx.inboxs && word(sql) == "commit" {
+	} else if inTx && w.linger && tx.inboxs && verb == "commit" {
 		overlap(ctx)
 	}
 }
 
-// messageOf returns the index of the message that a statement is for, -1 if it
-// is not known, and whether its handler runs it.
-func (w *watch) messageOf(ctx context.Context) (msg int, byHandler bool) {
+// messageOf returns the index of the message that a statement is for, -1 if that
+// is not known.
+func (w *watch) messageOf(ctx context.Context) int {
 	id, _ := ctx.Value(deliveryKey{}).(string)
 	if e, ok := event.Cause(ctx); ok {
-		id, byHandler = e.ID, true
+		id = e.ID
 	}
-	msg, known := w.index[id]
-	if !known {
-		return -1, false
+	if msg, known := w.index[id]; known {
+		return msg
 	}
-	return msg, byHandler
+	return -1
 }
 
-// breaks decides whether the connection is broken before this statement: for
-// each message at one of its handler's statements, if it has so many, and then
-// before the commit. w.mu is held.
-func (w *watch) breaks(tx *openTx, msg int, byHandler bool, word string) (breaks bool) {
-	switch {
-	case !w.crashes || !tx.inboxs || word == "rollback":
-	case word == "commit":
-		for m := range tx.statements {
-			if w.broken[m] < 2 {
-				w.broken[m]++
-				breaks = true
-			}
-		}
-	case byHandler:
-		tx.statements[msg]++
-		if w.broken[msg] == 0 && tx.statements[msg] == w.point[msg] {
-			w.broken[msg]++
+// isInboxs reports statements of the inbox itself: they name its schema, or are
+// those few that name no table.
+func (w *watch) isInboxs(sql string) bool {
+	return strings.Contains(sql, w.schema+".") || strings.Contains(sql, "set_config('idle_in_transaction_session_timeout'") ||
+		strings.HasPrefix(sql, "SELECT pg_advisory_xact_lock($1)")
+}
+
+// breaks decides whether the connection is broken before this statement of an
+// inbox's transaction: for each message at one of its handler's statements, if it
+// has so many, and then before the commit. w.mu is held.
+func (w *watch) breaks(tx *openTx, verb string) (breaks bool) {
+	tx.statements++
+	for m := range tx.msgs {
+		if verb == "commit" && w.broken[m] < 2 || w.broken[m] == 0 && tx.statements == w.point[m] {
+			w.broken[m]++
 			breaks = true
 		}
 	}
@@ -196,16 +195,11 @@ func overlap(ctx context.Context) {
 	}
 }
 
-// spared names the messages whose connection was never broken.
-func (w *watch) spared() (names []string) {
+// broke reports whether any connection was broken.
+func (w *watch) broke() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for i, times := range w.broken {
-		if times == 0 {
-			names = append(names, w.name(i))
-		}
-	}
-	return names
+	return slices.Max(w.broken) > 0
 }
 
 func (w *watch) name(msg int) string {
