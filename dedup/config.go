@@ -11,6 +11,7 @@ import (
 const (
 	slots         = 36
 	secondsPerDay = 24 * 60 * 60
+	secondsAhead  = 60 * 60 // how far an id's time may lie ahead of the database's clock; in the statements as 3600
 	maxWindowDays = slots - 5
 )
 

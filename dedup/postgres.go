@@ -1,20 +1,14 @@
 package dedup
 
 import (
-	"bytes"
-	"cmp"
 	"context"
-	"database/sql"
 	"fmt"
-	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
-
-	"github.com/outboxkit/outboxkit/internal/sqltx"
 )
 
 // Result is what became of a claim.
@@ -58,7 +52,7 @@ type Postgres struct {
 	consumer int32
 	since    time.Time // ids from before count as foreign
 
-	timed   [slots]string // claim of a timed key, by slot
+	timed   [slots]timedStatements
 	foreign atomic.Pointer[foreignStatements]
 }
 
@@ -74,7 +68,7 @@ func NewPostgres(ctx context.Context, pool *pgxpool.Pool, cfg Config) (*Postgres
 	}
 	p := &Postgres{cfg: cfg, pool: pool}
 	for slot := range p.timed {
-		p.timed[slot] = fmt.Sprintf(timedSQL, cfg.Schema, slot)
+		p.timed[slot] = newTimedStatements(cfg.Schema, slot)
 	}
 	var turn int64
 	err := pool.QueryRow(ctx, fmt.Sprintf(`INSERT INTO %[1]s.consumer AS c (name, window_days) VALUES ($1, $2)
@@ -98,93 +92,26 @@ func (p *Postgres) UUID(key Key) uuid.UUID { return p.stored(key).uuid }
 
 func (p *Postgres) stored(key Key) eventKey { return key.stored(p.cfg.trusts(key.Source), p.since) }
 
-// Claim claims keys in tx and returns one result a key, at the same index, in
-// one round trip. It waits for other transactions that hold a claim on one of
-// them. Keys are claimed in one order, whatever the order of the arguments, so
-// that claims of several keys cannot deadlock among themselves; a transaction
-// that calls Claim twice gives that up.
-func (p *Postgres) Claim(ctx context.Context, tx pgx.Tx, keys ...Key) ([]Result, error) {
-	results := make([]Result, len(keys))
-	claims := p.sorted(keys)
-	for range claimRounds {
-		b := &pgx.Batch{}
-		for _, c := range claims {
-			p.queue(b, c.key, &results[c.index])
-		}
-		if err := tx.SendBatch(ctx, b).Close(); err != nil {
-			return nil, fmt.Errorf("dedup: claim: %w", err)
-		}
-		claims = slices.DeleteFunc(claims, func(c claim) bool { return results[c.index] != stale })
-		if len(claims) == 0 {
-			return results, nil
-		}
-	}
-	return nil, errStale
-}
-
-// ClaimSQL is [Postgres.Claim] for a *sql.Tx of pgx's database/sql driver, with
-// a round trip or two for each key.
-func (p *Postgres) ClaimSQL(ctx context.Context, tx *sql.Tx, keys ...Key) ([]Result, error) {
-	results := make([]Result, len(keys))
-	for _, c := range p.sorted(keys) {
-		to := &results[c.index]
-		for round := 0; *to == stale; round++ {
-			if round == claimRounds {
-				return nil, errStale
-			}
-			if err := p.claimSQL(ctx, sqltx.SQL(tx), c.key, to); err != nil {
-				return nil, fmt.Errorf("dedup: claim: %w", err)
-			}
-		}
-	}
-	return results, nil
-}
-
-func (p *Postgres) claimSQL(ctx context.Context, tx sqltx.Tx, key eventKey, to *Result) error {
-	if !key.timed {
-		if _, err := tx.Exec(ctx, lockSQL, key.lock(p.consumer)); err != nil {
-			return err
-		}
-	}
-	query, args, turn := p.statement(key)
-	var claimed bool
-	var told int64
-	if err := tx.QueryRow(ctx, query, args...).Scan(&claimed, &told); err != nil {
-		return err
-	}
-	*to = p.result(claimed, told, turn, key.timed)
-	return nil
-}
-
 // Queue adds the claim of one key to a batch of the caller's, which must run in
 // a transaction. result is set when the batch's results have been read. Very
 // rarely, when the process has not claimed for days, reading fails because the
 // slots have moved on: the next transaction knows better.
 func (p *Postgres) Queue(b *pgx.Batch, key Key, result *Result) {
-	p.queueThen(b, p.stored(key), func(r Result) error {
-		if *result = r; r == stale {
-			return errStale
-		}
-		return nil
-	})
-}
-
-func (p *Postgres) queue(b *pgx.Batch, key eventKey, to *Result) {
-	p.queueThen(b, key, func(r Result) error { *to = r; return nil })
-}
-
-func (p *Postgres) queueThen(b *pgx.Batch, key eventKey, then func(Result) error) {
-	if !key.timed {
-		b.Queue(lockSQL, key.lock(p.consumer))
+	k := p.stored(key)
+	if !k.timed {
+		b.Queue(lockSQL, k.lock(p.consumer))
 	}
-	query, args, turn := p.statement(key)
+	query, args, turn := p.statement(k)
 	b.Queue(query, args...).QueryRow(func(row pgx.Row) error {
 		var claimed bool
 		var told int64
 		if err := row.Scan(&claimed, &told); err != nil {
 			return err
 		}
-		return then(p.result(claimed, told, turn, key.timed))
+		if *result = p.result(claimed, told, turn, k.timed); *result == stale {
+			return errStale
+		}
+		return nil
 	})
 }
 
@@ -192,7 +119,7 @@ func (p *Postgres) queueThen(b *pgx.Batch, key eventKey, then func(Result) error
 // key is foreign.
 func (p *Postgres) statement(key eventKey) (query string, args []any, turn int64) {
 	if key.timed {
-		return p.timed[key.slot()], []any{p.consumer, key.uuid, key.time.Unix(), p.cfg.WindowDays * secondsPerDay}, 0
+		return p.timed[key.slot()].claim, []any{p.consumer, key.uuid, key.time.Unix(), p.cfg.WindowDays * secondsPerDay}, 0
 	}
 	f := p.foreign.Load()
 	return f.claim, []any{p.consumer, key.uuid}, f.turn
@@ -212,20 +139,4 @@ func (p *Postgres) result(claimed bool, told, turn int64, timed bool) Result {
 	default:
 		return Duplicate
 	}
-}
-
-type claim struct {
-	index int
-	key   eventKey
-}
-
-func (p *Postgres) sorted(keys []Key) []claim {
-	claims := make([]claim, len(keys))
-	for i, k := range keys {
-		claims[i] = claim{index: i, key: p.stored(k)}
-	}
-	slices.SortFunc(claims, func(a, b claim) int {
-		return cmp.Or(bytes.Compare(a.key.uuid[:], b.key.uuid[:]), cmp.Compare(a.index, b.index))
-	})
-	return claims
 }

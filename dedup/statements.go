@@ -44,8 +44,19 @@ LEFT JOIN %[1]s.seen_foreign s ON s.slot = ANY (%[4]s) AND s.event_key = $2::uui
 // foreignStatements are made for one turn: they name the slots that the window
 // reaches, so that they neither look into nor lock those that may be emptied.
 type foreignStatements struct {
-	turn            int64
-	claim, response string
+	turn                             int64
+	claim, claimMany, look, response string
+}
+
+// timedStatements are for the keys of one slot.
+type timedStatements struct{ claim, claimMany, look string }
+
+func newTimedStatements(schema string, slot int) timedStatements {
+	return timedStatements{
+		claim:     fmt.Sprintf(timedSQL, schema, slot),
+		claimMany: fmt.Sprintf(manyTimedSQL, schema, slot),
+		look:      fmt.Sprintf(lookTimedSQL, schema, slot),
+	}
 }
 
 // reach is the number of slots that hold what was received within the window: a
@@ -61,9 +72,11 @@ func newForeignStatements(cfg Config, turn int64) *foreignStatements {
 	}
 	list := "'{" + strings.Join(live, ",") + "}'::smallint[]"
 	return &foreignStatements{
-		turn:     turn,
-		claim:    fmt.Sprintf(foreignSQL, cfg.Schema, slots, turn, list),
-		response: fmt.Sprintf(responseSQL, cfg.Schema, slots, turn, list),
+		turn:      turn,
+		claim:     fmt.Sprintf(foreignSQL, cfg.Schema, slots, turn, list),
+		claimMany: fmt.Sprintf(manyForeignSQL, cfg.Schema, slots, turn, list),
+		look:      fmt.Sprintf(lookForeignSQL, cfg.Schema, slots, turn, list),
+		response:  fmt.Sprintf(responseSQL, cfg.Schema, slots, turn, list),
 	}
 }
 
