@@ -23,15 +23,6 @@ func v7At(at time.Time) string {
 	return id.String()
 }
 
-// longKnown is a store whose consumer was registered long ago: a new one has
-// nothing to remember of old ids.
-func longKnown(t *testing.T, pool *pgxpool.Pool, cfg dedup.Config) *dedup.Postgres {
-	store(t, pool, cfg)
-	_, err := pool.Exec(t.Context(), `UPDATE inbox.consumer SET created_at = now() - interval '1 year'`)
-	require.NoError(t, err)
-	return store(t, pool, cfg)
-}
-
 // claimAll claims keys in a transaction of their own.
 func claimAll(t *testing.T, pool *pgxpool.Pool, s *dedup.Postgres, keys ...dedup.Key) (results []dedup.Result) {
 	require.NoError(t, pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) (err error) {
@@ -45,7 +36,8 @@ func claimAll(t *testing.T, pool *pgxpool.Pool, s *dedup.Postgres, keys ...dedup
 func TestRememberedKeysOutsideTheWindow(t *testing.T) {
 	t.Parallel()
 	pool := database(t, "")
-	wide := longKnown(t, pool, dedup.Config{Consumer: "c", WindowDays: 31})
+	established(t, pool, "inbox", "c")
+	wide := store(t, pool, dedup.Config{Consumer: "c", WindowDays: 31})
 	day := v7At(time.Now().Add(-20 * 24 * time.Hour))[:24] // two keys of one slot
 	known, unknown := dedup.Key{Source: "/a", ID: day + v7()[24:]}, dedup.Key{Source: "/a", ID: day + v7()[24:]}
 	require.Equal(t, []dedup.Result{dedup.Claimed}, claimAll(t, pool, wide, known))
@@ -96,7 +88,8 @@ func TestClaimsOfManyKeys(t *testing.T) {
 	again := []dedup.Result{dup, dup, dup, dup, dup, out, dup, dup, out, dup, dup}
 	seen := []bool{true, true, true, true, true, false, true, true, false, true, true}
 	for name, claim := range forms(pool) {
-		s := longKnown(t, pool, dedup.Config{Consumer: name})
+		established(t, pool, "inbox", name)
+		s := store(t, pool, dedup.Config{Consumer: name})
 		look := func(want []bool) {
 			got, err := s.Seen(t.Context(), pool, keys...)
 			require.NoError(t, err)

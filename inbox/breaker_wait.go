@@ -54,6 +54,6 @@ func (l *lanes) await(ln *lane, g *gap, stop context.Context) {
 		case <-stop.Done():
 		}
 		g.trial.breaker.leave(g)
-		l.ready <- ln
+		l.put(ln)
 	})
 }

@@ -55,6 +55,11 @@ type Config struct {
 	// message alone may be larger. Default 64 MiB.
 	MaxInFlightBytes int64
 
+	// BatchSize is the most events that a handler of [OnBatch] gets at once, and
+	// the most messages that are looked up at once where duplicates are many.
+	// Default 100, at most 1,000.
+	BatchSize int
+
 	// WindowDays is how long handled events are remembered, in days; set it to
 	// the broker's retention or more. An event whose UUIDv7 is older, or more than
 	// an hour ahead, becomes a dead letter, because nobody can tell whether it was
@@ -107,11 +112,15 @@ type Config struct {
 	Logger *slog.Logger
 }
 
+// maxBatchSize bounds what one transaction locks, and what another may wait for.
+const maxBatchSize = 1000
+
 func (c Config) withDefaults() Config {
 	c.Schema = cmp.Or(c.Schema, "inbox")
 	c.Concurrency = cmp.Or(c.Concurrency, 16)
 	c.MaxInFlight = cmp.Or(c.MaxInFlight, 1024)
 	c.MaxInFlightBytes = cmp.Or(c.MaxInFlightBytes, 64<<20)
+	c.BatchSize = cmp.Or(c.BatchSize, 100)
 	c.WindowDays = cmp.Or(c.WindowDays, 7)
 	c.Attempts = cmp.Or(c.Attempts, 5)
 	c.RetryBase = cmp.Or(c.RetryBase, 200*time.Millisecond)
@@ -138,6 +147,7 @@ func (c Config) validate() error {
 		{"Concurrency", int64(c.Concurrency)},
 		{"MaxInFlight", int64(c.MaxInFlight)},
 		{"MaxInFlightBytes", c.MaxInFlightBytes},
+		{"BatchSize", int64(c.BatchSize)},
 		{"Attempts", int64(c.Attempts)},
 		{"RetryBase", int64(c.RetryBase)},
 		{"RetryMax", int64(c.RetryMax)},
@@ -153,6 +163,8 @@ func (c Config) validate() error {
 		return bad("Consumer", "", "is empty", "name what handles the events, for example inventory")
 	case c.From == nil:
 		return bad("From", "", "is nil", "set it to a subscriber, for example kafka.NewSubscriber(…)")
+	case c.BatchSize > maxBatchSize:
+		return bad("BatchSize", fmt.Sprint(c.BatchSize), "is too much for one transaction", "use at most 1000")
 	case c.Unknown < UnknownIgnore || c.Unknown > UnknownDeadLetter:
 		return bad("Unknown", fmt.Sprint(int(c.Unknown)), "is no policy", "use UnknownIgnore, UnknownFail or UnknownDeadLetter")
 	case slices.ContainsFunc(c.Middleware, func(m Middleware) bool { return m == nil }):

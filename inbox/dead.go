@@ -42,7 +42,7 @@ func newDeath(reason string, err error) *death {
 
 // statements are the inbox's own, for one schema.
 type statements struct {
-	prelude, preludeBlocked, isBlocked, insert, moving, moved string
+	prelude, preludeBlocked, preludeBatch, isBlocked, insert, moving, moved string
 }
 
 const (
@@ -59,6 +59,8 @@ func newStatements(schema string) statements {
 		prelude: `SELECT ` + idleSQL + `, false`,
 		preludeBlocked: `SELECT ` + idleSQL + `, EXISTS (SELECT FROM ` + dead + ` WHERE consumer = $2 AND key_hash = $3
 			AND topic = $4 AND key = $5 AND blocks AND ` + unresolved + `)`,
+		preludeBatch: `SELECT ` + idleSQL + `, coalesce((SELECT string_agg(DISTINCT key_hash::text, ' ') FROM ` + dead + `
+			WHERE consumer = $2 AND key_hash = ANY($3::bigint[]) AND blocks AND ` + unresolved + `), '')`,
 		isBlocked: `SELECT EXISTS (SELECT FROM ` + dead + ` WHERE consumer = $1 AND key_hash = $2
 			AND topic = $3 AND key = $4 AND blocks AND ` + unresolved + `)`,
 		insert: `INSERT INTO ` + dead + ` (` + deadColumns + `) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13,
@@ -96,10 +98,29 @@ func (r *runner) bury(t *task, tx *transaction) (result, error) {
 	return r.ack(t, nil)
 }
 
-// block stores t behind the dead letter of its key, if that is still there. Who
+// block stores t behind the dead letter of its key and commits, if that is still
+// there.
+func (r *runner) block(t *task, tx *transaction) (bool, error) {
+	blocked, err := r.shelve(t, tx)
+	if err != nil || !blocked {
+		return false, err
+	}
+	if err := tx.commit(r.patience()); err != nil {
+		return false, fmt.Errorf("store a blocked event: %w", err)
+	}
+	r.blocked(t)
+	return true, nil
+}
+
+func (r *runner) blocked(t *task) {
+	r.stats.blocked.Add(1)
+	r.log.Debug("inbox: stored behind a dead letter of its key", t.attrs()...)
+}
+
+// shelve writes t behind the dead letter of its key, if that is still there. Who
 // resolves the last dead letter of a key does so under the same lock: either t
 // is stored before, and seen by them, or it is handled after.
-func (r *runner) block(t *task, tx *transaction) (bool, error) {
+func (r *runner) shelve(t *task, tx *transaction) (bool, error) {
 	ctx, cancel := context.WithTimeout(t.ctx, r.patience())
 	defer cancel()
 	m := &t.d.Message
@@ -111,14 +132,9 @@ func (r *runner) block(t *task, tx *transaction) (bool, error) {
 	if err != nil || !blocked {
 		return false, err
 	}
-	if _, err = r.insert(ctx, t, tx, "blocked"); err == nil {
-		err = tx.commit(r.patience())
-	}
-	if err != nil {
+	if _, err := r.insert(ctx, t, tx, "blocked"); err != nil {
 		return false, fmt.Errorf("store a blocked event: %w", err)
 	}
-	r.stats.blocked.Add(1)
-	r.log.Debug("inbox: stored behind a dead letter of its key", t.attrs()...)
 	return true, nil
 }
 

@@ -20,6 +20,15 @@
 // Messages of one key are handled one after the other, in the order of their
 // delivery; different keys in parallel.
 //
+// # Batches
+//
+// [OnBatch] registers a handler that takes up to Config.BatchSize events, which
+// share a transaction and are claimed by one statement. With one bulk statement
+// in the handler that handles several times as many events a second. If it
+// fails, each of its events is handled alone. Where the last messages were
+// duplicates, or the broker says that it may have delivered them before, many are
+// looked up at once, without a transaction.
+//
 // # Versions of a type
 //
 // A change of the schema that Avro can resolve (a field with a default added or

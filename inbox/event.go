@@ -54,7 +54,8 @@ type handler struct {
 	breaker *breaker
 	// bind decodes a message, outside any transaction, and returns what remains
 	// to be done inside.
-	bind func(ctx context.Context, wire event.WireFormat, d *brokers.Delivery) (call, error)
+	bind  func(ctx context.Context, wire event.WireFormat, d *brokers.Delivery) (call, error)
+	batch *batchHandler // of OnBatch; nil otherwise
 }
 
 // call runs the handler with all middleware around it; it does not panic.
@@ -68,20 +69,28 @@ func register[T any](in *Inbox, typ event.Type[T], overSQL bool, handle func(con
 		return
 	}
 	bind := func(ctx context.Context, wire event.WireFormat, d *brokers.Delivery) (call, error) {
-		e := Event[T]{Envelope: envelope(&d.Message), Origin: d.Origin}
-		if d.Message.Payload == nil {
-			e.Tombstone = true
-		} else if err := decode(ctx, typ.Codec, wire, &d.Message, &e.Data); err != nil {
+		e, err := openEvent(ctx, typ, wire, d)
+		if err != nil {
 			return nil, err
 		}
 		return func(ctx context.Context, tx *transaction, number int) error {
 			return attempt(ctx, &Attempt{
 				Envelope: e.Envelope, Origin: e.Origin, Number: number, tx: tx,
-				call: func(ctx context.Context) error { return handle(ctx, tx, e) },
+				call: func(ctx context.Context) error { return handle(ctx, tx, *e) },
 			})
 		}, nil
 	}
 	in.add(typ.Info(), handler{overSQL: overSQL, bind: bind})
+}
+
+// openEvent decodes a message.
+func openEvent[T any](ctx context.Context, typ event.Type[T], wire event.WireFormat, d *brokers.Delivery) (*Event[T], error) {
+	e := &Event[T]{Envelope: envelope(&d.Message), Origin: d.Origin}
+	if d.Message.Payload == nil {
+		e.Tombstone = true
+		return e, nil
+	}
+	return e, decode(ctx, typ.Codec, wire, &d.Message, &e.Data)
 }
 
 func decode(ctx context.Context, codec event.Codec, wire event.WireFormat, m *brokers.Message, v any) error {

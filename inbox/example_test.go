@@ -55,6 +55,21 @@ func ExampleOnSQL() {
 	_ = register
 }
 
+// One statement for all events that wait, up to Config.BatchSize.
+func ExampleOnBatch() {
+	register := func(in *inbox.Inbox) {
+		inbox.OnBatch(in, OrderPlacedV1, func(ctx context.Context, tx pgx.Tx, events []inbox.Event[OrderPlaced]) error {
+			var orders, sources []string
+			for _, e := range events {
+				orders, sources = append(orders, e.Data.OrderID), append(sources, e.Source)
+			}
+			_, err := tx.Exec(ctx, `INSERT INTO mail (order_id, source) SELECT * FROM unnest($1::text[], $2::text[])`, orders, sources)
+			return err // nil: all commit together; error: each is handled alone
+		})
+	}
+	_ = register
+}
+
 // An error that another attempt cannot mend need not wait for one.
 func ExamplePermanent() {
 	handle := func(_ context.Context, _ pgx.Tx, e inbox.Event[OrderPlaced]) error {

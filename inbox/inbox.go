@@ -62,6 +62,9 @@ func (in *Inbox) add(info event.Info, h handler) {
 	_, taken := in.handlers[info.Name]
 	if !taken && !in.started {
 		h.breaker = newBreaker(info.Name, in.cfg.breakerLimits(), in.cfg.Logger.With("consumer", in.cfg.Consumer))
+		if h.batch != nil {
+			h.batch.breaker = h.breaker
+		}
 		in.handlers[info.Name] = h
 	}
 	started := in.started

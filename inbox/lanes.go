@@ -4,8 +4,6 @@ import (
 	"context"
 	"sync"
 	"time"
-
-	"github.com/outboxkit/outboxkit/brokers"
 )
 
 // laneKey is what order is kept for. The topic is part of it: "1" among orders
@@ -20,36 +18,44 @@ type lane struct {
 	tasks []*task
 }
 
+// share is the first messages of a lane, taken by a worker.
+type share struct {
+	lane  *lane
+	tasks []*task
+}
+
 // lanes hands messages to workers, in order within a key. Lanes come and go with
 // the messages in flight, so a key waits for itself alone, not for others that
 // share a hash.
 type lanes struct {
-	room  *budget
-	ready chan *lane // never full: no more lanes than messages in flight
+	room *budget
+	// group says with which others a message may be taken at once: those of the
+	// same group. nil: with none. It must not block.
+	group func(*task) any
 
-	mu    sync.Mutex
-	byKey map[laneKey]*lane // without unkeyed messages: each is a lane of its own
+	mu     sync.Mutex
+	wake   sync.Cond         // one more is ready, or no more will come
+	ready  []*lane           // oldest first
+	byKey  map[laneKey]*lane // without unkeyed messages: each is a lane of its own
+	closed bool              // no more will come
 
 	inFlight sync.WaitGroup // messages taken and not settled
 	timers   sync.WaitGroup // lanes waiting for a retry
 }
 
-func newLanes(maxCount int, maxBytes int64) *lanes {
-	return &lanes{
+func newLanes(maxCount int, maxBytes int64, group func(*task) any) *lanes {
+	l := &lanes{
 		room:  &budget{maxCount: maxCount, maxBytes: maxBytes},
-		ready: make(chan *lane, maxCount),
-		byKey: map[laneKey]*lane{},
+		group: group, byKey: map[laneKey]*lane{},
 	}
+	l.wake.L = &l.mu
+	return l
 }
 
 // add puts t at the end of its lane.
 func (l *lanes) add(t *task) {
 	l.inFlight.Add(1)
 	key := laneKey{t.d.Message.Topic, t.d.Message.Key}
-	if key.key == "" {
-		l.ready <- &lane{key: key, tasks: []*task{t}}
-		return
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if ln := l.byKey[key]; ln != nil {
@@ -57,41 +63,104 @@ func (l *lanes) add(t *task) {
 		return
 	}
 	ln := &lane{key: key, tasks: []*task{t}}
-	l.byKey[key] = ln
-	l.ready <- ln
+	if key.key != "" {
+		l.byKey[key] = ln
+	}
+	l.push(ln)
 }
 
-// head returns the message that a worker has to handle.
+// push makes a lane ready, with mu held.
+func (l *lanes) push(ln *lane) {
+	l.ready = append(l.ready, ln)
+	l.wake.Signal()
+}
+
+// next waits for a ready lane and takes its head; if that has a group, then with
+// all that waits of it, up to most messages: those behind it in its lane and in
+// other ready lanes. It returns nil when no more will come. into is room for the
+// result.
+func (l *lanes) next(most int, into []share) (taken []share, group any) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for len(l.ready) == 0 {
+		if l.closed {
+			return nil, nil
+		}
+		l.wake.Wait()
+	}
+	group = l.group(l.ready[0].tasks[0])
+	if group == nil {
+		ln := l.ready[0]
+		l.ready[0] = nil
+		l.ready = l.ready[1:]
+		return append(into, share{ln, ln.tasks[:1:1]}), nil
+	}
+	rest := l.ready[:0]
+	for i, ln := range l.ready {
+		if most == 0 {
+			rest = append(rest, l.ready[i:]...)
+			break
+		}
+		n := 0
+		for n < len(ln.tasks) && n < most && (i == 0 && n == 0 || l.group(ln.tasks[n]) == group) {
+			n++
+		}
+		if n == 0 {
+			rest = append(rest, ln)
+			continue
+		}
+		into = append(into, share{ln, ln.tasks[:n:n]})
+		most -= n
+	}
+	clear(l.ready[len(rest):])
+	l.ready = rest
+	return into, group
+}
+
+// pop takes the settled head off a lane that a worker has.
+func (l *lanes) pop(ln *lane) {
+	l.mu.Lock()
+	t := ln.tasks[0]
+	ln.tasks[0] = nil
+	ln.tasks = ln.tasks[1:]
+	l.mu.Unlock()
+	l.room.give(t.size, t.quota)
+	l.inFlight.Done()
+}
+
+// put lets go of a lane: it is ready again if messages are left in it.
+func (l *lanes) put(ln *lane) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(ln.tasks) > 0 {
+		l.push(ln)
+	} else if l.byKey[ln.key] == ln {
+		delete(l.byKey, ln.key)
+	}
+}
+
+// later lets go of a lane after wait, or when its head's context or stop ends.
+func (l *lanes) later(ln *lane, wait time.Duration, stop context.Context) {
+	ctx := l.head(ln).ctx
+	l.timers.Go(func() {
+		pause(wait, ctx, stop)
+		l.put(ln)
+	})
+}
+
+// head returns the oldest message of a lane that a worker has.
 func (l *lanes) head(ln *lane) *task {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return ln.tasks[0]
 }
 
-// done takes the settled head off and makes the lane ready if more wait in it.
-func (l *lanes) done(ln *lane) {
+// close ends the workers once nothing is ready.
+func (l *lanes) close() {
 	l.mu.Lock()
-	t := ln.tasks[0]
-	ln.tasks[0] = nil
-	ln.tasks = ln.tasks[1:]
-	if len(ln.tasks) > 0 {
-		l.ready <- ln
-	} else if l.byKey[ln.key] == ln {
-		delete(l.byKey, ln.key)
-	}
-	l.mu.Unlock()
-	l.room.give(t.size, t.quota)
-	l.inFlight.Done()
-}
-
-// later makes the lane ready again after wait, or when its head's context or
-// stop ends.
-func (l *lanes) later(ln *lane, wait time.Duration, stop context.Context) {
-	ctx := l.head(ln).ctx
-	l.timers.Go(func() {
-		pause(wait, ctx, stop)
-		l.ready <- ln
-	})
+	defer l.mu.Unlock()
+	l.closed = true
+	l.wake.Broadcast()
 }
 
 // pause waits, but not longer than any of the contexts lives.
@@ -103,67 +172,4 @@ func pause(wait time.Duration, a, b context.Context) {
 	case <-a.Done():
 	case <-b.Done():
 	}
-}
-
-// budget bounds the messages in flight by number and bytes.
-type budget struct {
-	maxCount int
-	maxBytes int64
-
-	mu    sync.Mutex
-	count int
-	bytes int64
-	freed chan struct{} // closed when room was given back; nil if nobody waits
-}
-
-// take waits for room for size bytes. It returns false if one of the contexts
-// ended first.
-func (b *budget) take(size int64, of *quota, a, c context.Context) bool {
-	for {
-		b.mu.Lock()
-		if b.fits(size) && b.leaves(size, of) {
-			b.count++
-			b.bytes += size
-			of.add(1, size)
-			b.mu.Unlock()
-			return true
-		}
-		if b.freed == nil {
-			b.freed = make(chan struct{})
-		}
-		freed := b.freed
-		b.mu.Unlock()
-		select {
-		case <-freed:
-		case <-a.Done():
-			return false
-		case <-c.Done():
-			return false
-		}
-	}
-}
-
-func (b *budget) give(size int64, of *quota) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.count--
-	b.bytes -= size
-	of.add(-1, -size)
-	if b.freed != nil {
-		close(b.freed)
-		b.freed = nil
-	}
-}
-
-func (b *budget) fits(size int64) bool {
-	return b.count == 0 || b.count < b.maxCount && b.bytes+size <= b.maxBytes
-}
-
-// size is what a message counts for in MaxInFlightBytes.
-func size(m *brokers.Message) int64 {
-	n := len(m.Payload) + len(m.Key)
-	for name, value := range m.Headers {
-		n += len(name) + len(value)
-	}
-	return int64(n)
 }

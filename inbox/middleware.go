@@ -21,6 +21,10 @@ type Attempt struct {
 	Origin brokers.Origin // where the message came from
 	Number int            // 1 for the first; attempts before a restart of the process are not counted
 
+	// Batch is all events of an attempt of [OnBatch], of which Envelope and Origin
+	// are the first's; nil for other handlers.
+	Batch []event.Envelope
+
 	tx   sqltx.Tx
 	call func(ctx context.Context) error // the handler itself
 }
@@ -32,8 +36,8 @@ type Attempt struct {
 //
 //	a.Exec(ctx, `SELECT set_config('app.tenant', $1, true)`, a.Headers["tenant"])
 //
-// Such a setting lasts until the transaction ends: with batches, which share a
-// transaction among messages, set it for every message. An error of Exec has
+// Such a setting lasts until the transaction ends, so it holds for a whole batch
+// of [OnBatch], whose events may be of several tenants. An error of Exec has
 // spoiled the transaction: return it.
 func (a *Attempt) Exec(ctx context.Context, query string, args ...any) error {
 	_, err := a.tx.Exec(ctx, query, args...)
@@ -64,6 +68,9 @@ func Log(logger *slog.Logger) Middleware {
 			attrs := []slog.Attr{
 				slog.String("type", a.Type), slog.String("source", a.Source), slog.String("id", a.ID), slog.String("key", a.Key),
 				slog.String("origin", a.Origin.String()), slog.Int("attempt", a.Number), slog.Duration("duration", time.Since(began)),
+			}
+			if a.Batch != nil {
+				attrs = append(attrs, slog.Int("events", len(a.Batch)))
 			}
 			if err != nil {
 				logger.LogAttrs(ctx, slog.LevelWarn, "inbox: attempt failed", append(attrs, slog.Any("error", err))...)

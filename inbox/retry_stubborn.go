@@ -77,7 +77,7 @@ func (l *lanes) outlast(ln *lane, over <-chan struct{}) {
 		case <-over:
 		case <-ctx.Done():
 		}
-		l.ready <- ln
+		l.put(ln)
 	})
 }
 

@@ -34,6 +34,11 @@ type task struct {
 	outage *backoff.ExponentialBackOff // pauses while the database is away
 	dead   *death                      // nil while it may be handled
 	moving bool                        // its row is written; a copy is to be published
+
+	batch  *batchHandler // nil unless its type's handler takes several
+	alone  bool          // in no batch any more: one with it has failed, or it is special
+	probed bool          // looked up without a transaction; not done twice
+	seen   bool          // found: a duplicate
 }
 
 // runner is one Run.
@@ -56,17 +61,19 @@ type runner struct {
 
 	stubborn stubbornHandlers
 	away     atomic.Bool // the database is away, and that was logged
+	repeats  atomic.Bool // the last messages were duplicates
 	unknown  sync.Map    // names of unknown types that were logged
 }
 
 func newRunner(ctx context.Context, in *Inbox) *runner {
-	return &runner{
-		lanes: newLanes(in.cfg.MaxInFlight, in.cfg.MaxInFlightBytes),
-		cfg:   in.cfg, stats: &in.stats, log: in.cfg.Logger.With("consumer", in.cfg.Consumer),
+	r := &runner{
+		cfg: in.cfg, stats: &in.stats, log: in.cfg.Logger.With("consumer", in.cfg.Consumer),
 		handlers: in.handlers, abort: in.abort, ctx: ctx,
 		pool: in.pool, db: stdlib.OpenDBFromPool(in.pool), sql: newStatements(in.cfg.Schema),
 		redrivePoll: in.redrivePoll, quotas: newQuotas(in.handlers),
 	}
+	r.lanes = newLanes(in.cfg.MaxInFlight, in.cfg.MaxInFlightBytes, r.group)
+	return r
 }
 
 func (r *runner) run() error {
@@ -87,7 +94,7 @@ func (r *runner) run() error {
 	r.abort(err) // the subscriber has ended, whether or not ctx has
 	r.inFlight.Wait()
 	r.timers.Wait()
-	close(r.ready)
+	r.lanes.close()
 	workers.Wait()
 	stopRedriver()
 	for _, h := range r.handlers {
@@ -128,6 +135,7 @@ func (r *runner) take(ctx context.Context, d *brokers.Delivery) {
 	t := &task{
 		ctx: ctx, d: d, key: identity(d), hash: keyHash(&d.Message), size: size(&d.Message),
 		retry: r.backoff(r.cfg.RetryMax), outage: r.backoff(maxOutagePause), quota: r.quotas[d.Message.Type],
+		batch: r.handlers[d.Message.Type].batch,
 	}
 	if !r.room.take(t.size, t.quota, ctx, r.ctx) {
 		r.release(t)
@@ -136,24 +144,59 @@ func (r *runner) take(ctx context.Context, d *brokers.Delivery) {
 	r.add(t) // also when ctx has ended since: the worker gives it back
 }
 
-// work is one worker: it takes the head of a lane, brings it one step on, and
-// lets go of the lane.
+// probes is the group of messages that are looked up together.
+type probes struct{}
+
+// group implements lanes.group. Claims in one statement make duplicates in a
+// batch cheap; the others are looked up, many at once, where the last ones were
+// duplicates or the broker says that it may have delivered this before.
+func (r *runner) group(t *task) any {
+	switch {
+	case t.alone || t.dead != nil || t.moving || t.seen:
+		return nil
+	case t.batch != nil:
+		return t.batch
+	case !t.probed && (t.d.Redelivered || r.repeats.Load()):
+		return probes{}
+	}
+	return nil
+}
+
+// work is one worker: it takes the head of a lane, or what can be taken with it,
+// brings it one step on, and lets go of the lanes.
 func (r *runner) work() {
-	for ln := range r.ready {
-		t := r.head(ln)
-		switch s := r.step(t); s.what {
-		case settled:
-			r.done(ln)
-		case again:
-			switch {
-			case s.gap != nil:
-				r.await(ln, s.gap, r.ctx)
-			case s.stubborn != nil:
-				r.outlast(ln, s.stubborn)
-			default:
-				r.later(ln, s.wait, r.ctx)
+	var taken []share
+	for {
+		var group any
+		if taken, group = r.next(r.cfg.BatchSize, taken[:0]); taken == nil {
+			return
+		}
+		switch batch, ok := group.(*batchHandler); {
+		case !ok && group != nil:
+			r.probe(taken)
+		case ok && batch.breaker.closed() && (len(taken) > 1 || len(taken[0].tasks) > 1):
+			r.together(batch, taken)
+		default:
+			r.single(taken[0])
+			for _, s := range taken[1:] {
+				r.put(s.lane)
 			}
 		}
+	}
+}
+
+// single brings the head of a lane one step on, and lets go of the lane.
+func (r *runner) single(s share) {
+	switch res := r.step(s.tasks[0]); {
+	case res.what == settled:
+		r.pop(s.lane)
+		r.put(s.lane)
+	case res.gap != nil:
+		r.await(s.lane, res.gap, r.ctx)
+	case res.stubborn != nil:
+		r.outlast(s.lane, res.stubborn)
+	default:
+		r.later(s.lane, res.wait, r.ctx)
 	}
 }
 

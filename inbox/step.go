@@ -63,6 +63,9 @@ func (r *runner) step(t *task) result {
 // try makes one transaction of t. Its error is the database's, and counts
 // against nobody.
 func (r *runner) try(t *task) (result, error) {
+	if t.seen {
+		return r.duplicate(t)
+	}
 	h, run, res, over := r.prepare(t)
 	if over {
 		return res, nil
@@ -83,6 +86,7 @@ func (r *runner) try(t *task) (result, error) {
 
 	switch opened.claim {
 	case dedup.Duplicate:
+		r.repeats.Store(true)
 		tx.close()
 		return r.duplicate(t)
 	case dedup.OutsideWindow:

@@ -43,28 +43,70 @@ type opened struct {
 // blocked. A claim waits for another transaction that holds the same; that ends,
 // at the latest when the database ends it for idleness, and so does the wait.
 func (r *runner) begin(t *task, overSQL bool) (*transaction, opened, error) {
-	ctx, cancel := context.WithTimeout(t.ctx, r.patience()+frozenGrace)
-	defer cancel()
-	begin := r.beginPgx
-	if overSQL {
-		begin = r.beginSQL
-	}
-	tx, o, err := begin(ctx, t)
-	if err != nil {
-		return nil, o, fmt.Errorf("begin and claim: %w", err)
-	}
-	tx.owner = t.ctx
-	return tx, o, nil
+	var o opened
+	query, args := r.prelude(t)
+	tx, err := r.open(t.ctx, overSQL, &opening{
+		queue: func(b *pgx.Batch) {
+			b.Queue(query, args...).QueryRow(func(row pgx.Row) error { return row.Scan(nil, &o.blocked) })
+			r.store.Queue(b, t.key, &o.claim)
+		},
+		run: func(ctx context.Context, x *transaction) error {
+			var timeout string
+			if err := x.QueryRow(ctx, query, args...).Scan(&timeout, &o.blocked); err != nil {
+				return err
+			}
+			claims, err := r.store.ClaimSQL(ctx, x.sql, t.key)
+			if err == nil {
+				o.claim = claims[0]
+			}
+			return err
+		},
+	})
+	return tx, o, err
 }
 
-// beginPgx does it all in one round trip.
-func (r *runner) beginPgx(ctx context.Context, t *task) (*transaction, opened, error) {
-	var o opened
+// prelude is the statement before the claim.
+func (r *runner) prelude(t *task) (string, []any) {
+	if !r.blocks(t) {
+		return r.sql.prelude, []any{r.idle()}
+	}
+	m := &t.d.Message
+	return r.sql.preludeBlocked, []any{r.idle(), r.store.ConsumerID(), t.hash, storable(m.Topic), storable(m.Key)}
+}
+
+// idle is when the database ends a transaction that does nothing, as a setting.
+func (r *runner) idle() string { return strconv.FormatInt(r.patience().Milliseconds(), 10) }
+
+// blocks reports whether t waits behind dead letters of its key.
+func (r *runner) blocks(t *task) bool { return *r.cfg.BlockKey && t.d.Message.Key != "" }
+
+// opening is the statements that a transaction begins with, in both forms.
+type opening struct {
+	queue func(b *pgx.Batch)
+	run   func(ctx context.Context, x *transaction) error
+}
+
+// open begins a transaction for deliveries that are ours until ctx ends.
+func (r *runner) open(ctx context.Context, overSQL bool, with *opening) (*transaction, error) {
+	limited, cancel := context.WithTimeout(ctx, r.patience()+frozenGrace)
+	defer cancel()
+	begin := r.openPgx
+	if overSQL {
+		begin = r.openOverSQL
+	}
+	tx, err := begin(limited, with)
+	if err != nil {
+		return nil, fmt.Errorf("begin and claim: %w", err)
+	}
+	tx.owner = ctx
+	return tx, nil
+}
+
+// openPgx does it all in one round trip.
+func (r *runner) openPgx(ctx context.Context, with *opening) (*transaction, error) {
 	b := &pgx.Batch{}
 	b.BeginTx(pgx.TxOptions{IsoLevel: pgx.ReadCommitted})
-	query, args := r.prelude(t)
-	b.Queue(query, args...).QueryRow(func(row pgx.Row) error { return row.Scan(nil, &o.blocked) })
-	r.store.Queue(b, t.key, &o.claim)
+	with.queue(b)
 	results := r.pool.SendBatch(ctx, b)
 	err := results.Close()
 	tx := results.Tx()
@@ -76,33 +118,22 @@ func (r *runner) beginPgx(ctx context.Context, t *task) (*transaction, opened, e
 	}
 	if err != nil {
 		_ = withGrace(frozenGrace, func(ctx context.Context) error { return finish(ctx, false) })
-		return nil, o, err
+		return nil, err
 	}
-	return &transaction{Tx: sqltx.Pgx(tx), pgx: &heldTx{Tx: tx}, conn: tx.Conn(), finish: finish}, o, nil
+	return &transaction{Tx: sqltx.Pgx(tx), pgx: &heldTx{Tx: tx}, conn: tx.Conn(), finish: finish}, nil
 }
 
-// beginSQL does the same through database/sql.
-func (r *runner) beginSQL(ctx context.Context, t *task) (_ *transaction, o opened, err error) {
+// openOverSQL does the same through database/sql.
+func (r *runner) openOverSQL(ctx context.Context, with *opening) (*transaction, error) {
 	x, err := r.openSQL(ctx)
 	if err != nil {
-		return nil, o, err
+		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			x.close()
-		}
-	}()
-	query, args := r.prelude(t)
-	var timeout string
-	if err = x.QueryRow(ctx, query, args...).Scan(&timeout, &o.blocked); err != nil {
-		return nil, o, err
+	if err := with.run(ctx, x); err != nil {
+		x.close()
+		return nil, err
 	}
-	claims, err := r.store.ClaimSQL(ctx, x.sql, t.key)
-	if err != nil {
-		return nil, o, err
-	}
-	o.claim = claims[0]
-	return x, o, nil
+	return x, nil
 }
 
 // openSQL begins a transaction of database/sql.
@@ -113,7 +144,7 @@ func (r *runner) openSQL(ctx context.Context) (_ *transaction, err error) {
 	}
 	x := &transaction{}
 	// database/sql rolls back when the context of the beginning ends: that must
-	// not be ctx, which ends with begin.
+	// not be ctx, which ends with open.
 	txCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer context.AfterFunc(ctx, cancel)()
 	x.finish = func(ctx context.Context, commit bool) error {
@@ -147,19 +178,6 @@ func (r *runner) openSQL(ctx context.Context) (_ *transaction, err error) {
 	x.Tx = sqltx.SQL(x.sql)
 	return x, nil
 }
-
-// prelude is the statement before the claim.
-func (r *runner) prelude(t *task) (string, []any) {
-	timeout := strconv.FormatInt(r.patience().Milliseconds(), 10)
-	if !r.blocks(t) {
-		return r.sql.prelude, []any{timeout}
-	}
-	m := &t.d.Message
-	return r.sql.preludeBlocked, []any{timeout, r.store.ConsumerID(), t.hash, storable(m.Topic), storable(m.Key)}
-}
-
-// blocks reports whether t waits behind dead letters of its key.
-func (r *runner) blocks(t *task) bool { return *r.cfg.BlockKey && t.d.Message.Key != "" }
 
 // commitGrace is what a commit has left when its delivery stops being ours: with
 // a database that does not answer, Run would outlast its drain by far.

@@ -1,0 +1,324 @@
+package inbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/outboxkit/outboxkit/dedup"
+)
+
+// together brings messages of several lanes on, in one transaction. It makes one
+// attempt and settles all or nothing: what is left in the lanes is taken again,
+// alone where that is called for.
+func (r *runner) together(h *batchHandler, taken []share) {
+	b := r.fit(h, taken)
+	defer func() {
+		for _, s := range taken {
+			if b.stubborn != nil && len(s.tasks) > 0 {
+				r.outlast(s.lane, b.stubborn)
+			} else {
+				r.put(s.lane)
+			}
+		}
+	}()
+	if len(b.tasks) == 0 {
+		return
+	}
+	ctx, cancel := span(b.tasks)
+	defer cancel(nil)
+	if err := r.attempt(ctx, b); err != nil {
+		if ctx.Err() == nil && r.ctx.Err() == nil {
+			r.gone(err)
+			pause(b.tasks[0].outage.NextBackOff(), ctx, r.ctx)
+		}
+		return
+	}
+	for _, s := range taken {
+		for _, t := range s.tasks {
+			if !r.settle(t, b) {
+				break
+			}
+			r.pop(s.lane)
+		}
+	}
+}
+
+// batch is messages on their way in one transaction.
+type batch struct {
+	*batchHandler
+	tasks  []*task
+	events []any          // beside tasks: decoded
+	claims []dedup.Result // beside tasks
+	fates  map[*task]fate // of a committed transaction
+
+	stubborn <-chan struct{} // closed when its handler, given up, has returned; nil if it has
+}
+
+// fate is what became of a message in a batch.
+type fate int
+
+const (
+	undecided fate = iota
+	handled
+	repeated // it was a duplicate
+	shelved  // stored behind a dead letter
+)
+
+// fit decodes, and ends each share before the first message that cannot be in a
+// batch: dead letters need steps of their own, and hold what follows.
+func (r *runner) fit(h *batchHandler, taken []share) *batch {
+	b := &batch{batchHandler: h}
+	for i := range taken {
+		s := &taken[i]
+		for n, t := range s.tasks {
+			e, ok := r.fits(h, t)
+			if !ok {
+				s.tasks[n].alone = true
+				s.tasks = s.tasks[:n]
+				break
+			}
+			b.tasks = append(b.tasks, t)
+			b.events = append(b.events, e)
+		}
+	}
+	return b
+}
+
+func (r *runner) fits(h *batchHandler, t *task) (e any, ok bool) {
+	if r.ctx.Err() != nil || t.ctx.Err() != nil || t.d.Message.ID == "" {
+		return nil, false
+	}
+	err := guard(func() (err error) {
+		e, err = h.decode(t.ctx, r.cfg.Wire, t.d)
+		return err
+	})
+	return e, err == nil
+}
+
+// span returns a context that ends as soon as one of the tasks' does.
+func span(tasks []*task) (context.Context, context.CancelCauseFunc) {
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(tasks[0].ctx))
+	stops := map[context.Context]func() bool{}
+	for _, t := range tasks {
+		if stops[t.ctx] == nil {
+			stops[t.ctx] = context.AfterFunc(t.ctx, func() { cancel(context.Cause(t.ctx)) })
+		}
+	}
+	return ctx, func(err error) {
+		for _, stop := range stops {
+			stop()
+		}
+		cancel(err)
+	}
+}
+
+// attempt makes one transaction of b. Its error is the database's, and counts
+// against nobody. Without one, b.fates says what has been committed.
+func (r *runner) attempt(ctx context.Context, b *batch) error {
+	tx, blocked, err := r.beginBatch(ctx, b)
+	if err != nil {
+		return r.apart(b, err, outage(err))
+	}
+	defer tx.close()
+	r.back()
+	b.tasks[0].outage.Reset()
+
+	fates := make(map[*task]fate, len(b.tasks))
+	var fresh []any
+	for i, t := range b.tasks {
+		switch {
+		case b.claims[i] == dedup.OutsideWindow:
+			t.alone = true // to be buried; the others' claims are given up until then
+		case b.claims[i] == dedup.Duplicate:
+			fates[t] = repeated
+		case blocked[t.hash] && r.blocks(t):
+			stored, err := r.shelve(t, tx)
+			if err != nil {
+				return r.apart(b, err, outage(err))
+			}
+			if fates[t] = shelved; stored {
+				continue
+			}
+			fallthrough
+		default:
+			fates[t] = handled
+			fresh = append(fresh, b.events[i])
+		}
+	}
+	if len(fates) < len(b.tasks) {
+		return nil
+	}
+	if err := r.carryOut(ctx, b, tx, fresh); err != nil || b.tasks[0].alone {
+		return err
+	}
+	b.fates = fates
+	return nil
+}
+
+// carryOut runs the handler for the events that are new, and commits.
+func (r *runner) carryOut(ctx context.Context, b *batch, tx *transaction, fresh []any) error {
+	handling, cancel := context.WithTimeoutCause(ctx, r.cfg.HandlerTimeout, errTimeout)
+	defer cancel()
+	var err error
+	if len(fresh) > 0 {
+		var stubborn <-chan struct{}
+		if err, stubborn = supervise(handling, func() error { return b.run(handling, tx, fresh, 1) }); stubborn != nil {
+			return r.abandonBatch(b, tx, stubborn)
+		}
+	}
+	if err == nil && tx.ended() {
+		err = errHandlerEnded
+	}
+	if err == nil {
+		if err = tx.commit(r.patience()); err == nil {
+			b.breaker.batch(len(fresh))
+			return nil
+		}
+		if commitLost(err) {
+			return err // committed or not: the next claims tell
+		}
+		err = commitError(err)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err() // a delivery was taken away
+	case errors.Is(context.Cause(handling), errTimeout):
+		err = fmt.Errorf("%w after %s: %w", errTimeout, r.cfg.HandlerTimeout, err)
+	}
+	return r.apart(b, err, databaseFault(err))
+}
+
+// abandonBatch is abandon for a batch: all its keys wait until the handler returns.
+func (r *runner) abandonBatch(b *batch, tx *transaction, returned <-chan struct{}) error {
+	r.log.Error("inbox: a handler ignores its context: it has not returned since its time was up. The keys of its batch wait until it does, other keys go on; "+
+		"a dump of goroutines (SIGQUIT, pprof) shows where it is", append(b.tasks[0].attrs(), "events", len(b.tasks), "timeout", r.cfg.HandlerTimeout)...)
+	first := b.tasks[0]
+	r.stubborn.add(first)
+	tx.breakOff(returned)
+	over := make(chan struct{})
+	go func() { // ends with the handler, which nobody can make end
+		<-returned
+		r.stubborn.remove(first)
+		close(over)
+	}()
+	b.stubborn = over
+	return r.apart(b, fmt.Errorf("%w after %s, and has not returned", errTimeout, r.cfg.HandlerTimeout), false)
+}
+
+// apart has each of b's messages handled alone from now on, unless err is the
+// database's and would meet every message.
+func (r *runner) apart(b *batch, err error, database bool) error {
+	if database {
+		return err
+	}
+	r.log.Warn("inbox: a batch failed; its events are handled one by one", append(b.tasks[0].attrs(), "events", len(b.tasks), "error", err)...)
+	for _, t := range b.tasks {
+		t.alone = true
+	}
+	return nil
+}
+
+// outage reports errors of our own statements that a smaller transaction would
+// meet just the same.
+func outage(err error) bool {
+	var pgErr *pgconn.PgError
+	const noSharedMemory = "53200" // for so many locks
+	return !errors.As(err, &pgErr) || pgErr.Code != noSharedMemory && outageCode(pgErr.Code)
+}
+
+// settle acknowledges what has been committed. It reports false for what is left.
+func (r *runner) settle(t *task, b *batch) bool {
+	switch b.fates[t] {
+	case handled:
+		r.stats.handled.Add(1)
+	case shelved:
+		r.blocked(t)
+	case repeated:
+		res, err := r.duplicate(t)
+		return err == nil && res.what == settled
+	default:
+		return false
+	}
+	_, _ = r.ack(t, nil) // settled; nothing fails
+	return true
+}
+
+// beginBatch begins a transaction, claims all of b in it, and looks which keys
+// have dead letters, all in one round trip.
+func (r *runner) beginBatch(ctx context.Context, b *batch) (*transaction, map[int64]bool, error) {
+	keys := make([]dedup.Key, len(b.tasks))
+	var hashes []int64
+	for i, t := range b.tasks {
+		keys[i] = t.key
+		if r.blocks(t) && (i == 0 || b.tasks[i-1].hash != t.hash) {
+			hashes = append(hashes, t.hash)
+		}
+	}
+	b.claims = make([]dedup.Result, len(keys))
+	args := []any{r.idle(), r.store.ConsumerID(), hashes}
+	var found string
+	tx, err := r.open(ctx, b.overSQL, &opening{
+		queue: func(q *pgx.Batch) {
+			q.Queue(r.sql.preludeBatch, args...).QueryRow(func(row pgx.Row) error { return row.Scan(nil, &found) })
+			r.store.QueueAll(q, keys, b.claims)
+		},
+		run: func(ctx context.Context, x *transaction) (err error) {
+			var timeout string
+			if err = x.QueryRow(ctx, r.sql.preludeBatch, args...).Scan(&timeout, &found); err == nil {
+				b.claims, err = r.store.ClaimSQL(ctx, x.sql, keys...)
+			}
+			return err
+		},
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	blocked := map[int64]bool{}
+	for _, text := range strings.Fields(found) {
+		hash, _ := strconv.ParseInt(text, 10, 64) // a bigint of Postgres's
+		blocked[hash] = true
+	}
+	return tx, blocked, nil
+}
+
+// probe looks messages up that are probably duplicates, all at once and without
+// a transaction, and acknowledges those that are.
+func (r *runner) probe(taken []share) {
+	var tasks []*task
+	var keys []dedup.Key
+	for _, s := range taken {
+		for _, t := range s.tasks {
+			t.probed = true
+			tasks, keys = append(tasks, t), append(keys, t.key)
+		}
+	}
+	ctx, cancel := context.WithTimeout(r.ctx, r.patience())
+	defer cancel()
+	if seen, err := r.store.Seen(ctx, r.pool, keys...); err == nil { // else the claim will meet it
+		found := 0
+		for i, t := range tasks {
+			if t.seen = seen[i]; t.seen {
+				found++
+			}
+		}
+		r.repeats.Store(2*found >= len(tasks))
+	}
+	for _, s := range taken {
+		for _, t := range s.tasks {
+			if !t.seen || t.ctx.Err() != nil {
+				break
+			}
+			if res, err := r.duplicate(t); err != nil || res.what != settled {
+				break
+			}
+			r.pop(s.lane)
+		}
+		r.put(s.lane)
+	}
+}
