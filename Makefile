@@ -5,7 +5,7 @@ SERVICES = $(GO) run ./internal/cmd/services
 # Modules of their own below examples/ and bench/, such as `examples/orm`.
 NESTED = $(patsubst %/go.mod,%,$(wildcard examples/*/go.mod bench/go.mod))
 
-.PHONY: help test test-go test-local services demo bench-relay bench-compare lint sums
+.PHONY: help test test-go test-local services demo bench-relay bench-consume bench-compare lint sums
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -29,6 +29,9 @@ demo: ## the whole way of an event, on nothing but Go
 
 bench-relay: ## the relay's figures beside their references (docs/benchmarks.md); BENCH=name, BENCH_QUICK=1, JSON=1
 	@$(SERVICES) run -- $(GO) -C bench run .
+
+bench-consume: ## the same of consumers
+	@$(SERVICES) run -- $(GO) -C bench run . consume
 
 bench-compare: ## Go benchmarks of the hot paths, this commit against BASE (default: main)
 	@bench/compare.sh $(or $(BASE),main)

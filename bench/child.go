@@ -54,17 +54,11 @@ func runChild(ctx context.Context, text string) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if s.Profile != "" {
-		f, err := os.Create(s.Profile)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = f.Close() }()
-		if err := pprof.StartCPUProfile(f); err != nil {
-			return err
-		}
-		defer pprof.StopCPUProfile()
+	stop, err := profile(s.Profile)
+	if err != nil {
+		return err
 	}
+	defer stop()
 	pool, err := pgxpool.New(ctx, s.Database)
 	if err != nil {
 		return err
@@ -77,7 +71,7 @@ func runChild(ctx context.Context, text string) error {
 	if err != nil {
 		return err
 	}
-	c := &child{relay: r, to: to, began: time.Now(), ended: make(chan struct{})}
+	c := &child{settled: func() uint64 { return r.Stats().Pipelines[0].Published }, to: to, began: time.Now(), ended: make(chan struct{})}
 	go func() {
 		defer close(c.ended)
 		c.err = r.Run(ctx)
@@ -91,12 +85,32 @@ func runChild(ctx context.Context, text string) error {
 	return err
 }
 
+// profile writes a CPU profile to file until the function that it returns is
+// called; nothing if file is empty.
+func profile(file string) (stop func(), err error) {
+	if file == "" {
+		return func() {}, nil
+	}
+	f, err := os.Create(file)
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		_ = f.Close()
+	}, nil
+}
+
 type child struct {
-	relay *relay.Relay
-	to    *target
-	began time.Time
-	ended chan struct{}
-	err   error // of Run, after ended
+	settled func() uint64 // events published, or messages handled
+	to      *target       // of a relay
+	began   time.Time
+	ended   chan struct{}
+	err     error // of Run, after ended
 }
 
 func (c *child) serve(in io.Reader, out io.Writer) error {
@@ -113,10 +127,10 @@ func (c *child) serve(in io.Reader, out io.Writer) error {
 			c.wait(n)
 		}
 		a.Seconds = time.Since(c.began).Seconds()
-		a.Published = c.published()
+		a.Published = c.settled()
 		select {
 		case <-c.ended:
-			a.Error = fmt.Sprint("the relay has ended: ", c.err)
+			a.Error = fmt.Sprint("it has ended: ", c.err)
 		default:
 		}
 		if err := answers.Encode(a); err != nil {
@@ -126,13 +140,11 @@ func (c *child) serve(in io.Reader, out io.Writer) error {
 	return lines.Err()
 }
 
-func (c *child) published() uint64 { return c.relay.Stats().Pipelines[0].Published }
-
-// wait returns when n events are published or the relay has ended.
+// wait returns when n events are settled or the relay or consumer has ended.
 func (c *child) wait(n uint64) {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for c.published() < n {
+	for c.settled() < n {
 		select {
 		case <-c.ended:
 			return

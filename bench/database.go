@@ -23,6 +23,10 @@ type database struct {
 }
 
 func newDatabase(ctx context.Context, e *env) (*database, error) {
+	return databaseWith(ctx, e, migrate.Outbox(""))
+}
+
+func databaseWith(ctx context.Context, e *env, m migrate.Set) (*database, error) {
 	d := &database{admin: e.postgres, name: "bench_" + strings.ToLower(rand.Text())}
 	u, err := url.Parse(e.postgres)
 	if err != nil {
@@ -41,7 +45,7 @@ func newDatabase(ctx context.Context, e *env) (*database, error) {
 	if d.Pool, err = pgxpool.NewWithConfig(ctx, cfg); err != nil {
 		return nil, err
 	}
-	err = d.AcquireFunc(ctx, func(c *pgxpool.Conn) error { return migrate.Outbox("").Up(ctx, c.Conn()) })
+	err = d.AcquireFunc(ctx, func(c *pgxpool.Conn) error { return m.Up(ctx, c.Conn()) })
 	if err != nil {
 		d.drop()
 		return nil, err

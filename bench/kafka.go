@@ -18,7 +18,9 @@ const partitions = 12
 func (b *kafkaBroker) address() string { return b.brokers[0] }
 func (b *kafkaBroker) relay(s *spec)   { s.Kafka = b.brokers }
 
-func (b *kafkaBroker) topic(context.Context) (string, error) {
+func (b *kafkaBroker) topic(context.Context) (string, error) { return b.topicOf(partitions) }
+
+func (b *kafkaBroker) topicOf(partitions int32) (string, error) {
 	admin, err := sarama.NewClusterAdmin(b.brokers, nil)
 	if err != nil {
 		return "", err

@@ -15,10 +15,13 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	var err error
-	if spec := os.Getenv(childEnv); spec != "" {
-		err = runChild(ctx, spec)
-	} else {
-		err = runFigures(ctx)
+	switch relay, consumer := os.Getenv(childEnv), os.Getenv(consumerEnv); {
+	case relay != "":
+		err = runChild(ctx, relay)
+	case consumer != "":
+		err = runConsumer(ctx, consumer)
+	default:
+		err = runFigures(ctx, os.Args[1:])
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -32,8 +35,18 @@ type figure struct {
 	run  func(ctx context.Context, e *env) error
 }
 
-// figures are in the order in which they run.
-func figures() []figure {
+// figures are those of the relay, or of consumers, in the order in which they run.
+func figures(args []string) ([]figure, error) {
+	switch {
+	case len(args) == 0:
+		return relayFigures(), nil
+	case len(args) == 1 && args[0] == "consume":
+		return consumeFigures(), nil
+	}
+	return nil, fmt.Errorf("arguments %q: none measures the relay, consume measures consumers", args)
+}
+
+func relayFigures() []figure {
 	return []figure{
 		{"kafka_drain_vs_client", drainFigure("kafka_drain_vs_client", kafkaTarget, thousandKeys)},
 		{"kafka_zipf_vs_client", drainFigure("kafka_zipf_vs_client", kafkaTarget, zipfKeys)},
@@ -75,7 +88,7 @@ func newEnv() (*env, error) {
 		e.kafka = strings.Split(k, ",")
 	}
 	if e.postgres == "" || e.kafka == nil || e.amqp == "" {
-		return nil, errors.New("no servers: start it with `make bench-relay`, or set OUTBOXKIT_POSTGRES_URL, OUTBOXKIT_KAFKA_BROKERS and OUTBOXKIT_AMQP_URL")
+		return nil, errors.New("no servers: start it with `make bench-relay` or `make bench-consume`, or set OUTBOXKIT_POSTGRES_URL, OUTBOXKIT_KAFKA_BROKERS and OUTBOXKIT_AMQP_URL")
 	}
 	if r := os.Getenv("BENCH_ROUNDS"); r != "" {
 		n, err := strconv.Atoi(r)
@@ -95,7 +108,11 @@ func pick[T any](e *env, full, short T) T {
 	return full
 }
 
-func runFigures(ctx context.Context) error {
+func runFigures(ctx context.Context, args []string) error {
+	all, err := figures(args)
+	if err != nil {
+		return err
+	}
 	e, err := newEnv()
 	if err != nil {
 		return err
@@ -104,7 +121,7 @@ func runFigures(ctx context.Context) error {
 	wanted := strings.Split(os.Getenv("BENCH"), ",")
 	var errs []error
 	ran := 0
-	for _, f := range figures() {
+	for _, f := range all {
 		if !matches(f.name, wanted) {
 			continue
 		}

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// relayProcess is a running child.
+// relayProcess is a running child: a relay or, with the same commands, a consumer.
 type relayProcess struct {
 	cmd *exec.Cmd
 	in  io.WriteCloser
@@ -21,6 +21,11 @@ type relayProcess struct {
 
 // startRelay starts a relay in a process of its own.
 func startRelay(ctx context.Context, s spec) (*relayProcess, error) {
+	return startChild(ctx, childEnv, s)
+}
+
+// startChild starts this program again as what the variable says.
+func startChild(ctx context.Context, variable string, s any) (*relayProcess, error) {
 	text, err := json.Marshal(s)
 	if err != nil {
 		return nil, err
@@ -30,7 +35,7 @@ func startRelay(ctx context.Context, s spec) (*relayProcess, error) {
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, self)
-	cmd.Env = append(os.Environ(), childEnv+"="+string(text))
+	cmd.Env = append(os.Environ(), variable+"="+string(text))
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -52,7 +57,7 @@ func (p *relayProcess) ask(command string) (reply, error) {
 		return a, err
 	}
 	if err := p.out.Decode(&a); err != nil {
-		return a, fmt.Errorf("relay process: %w", err)
+		return a, fmt.Errorf("child process: %w", err)
 	}
 	if a.Error != "" {
 		return a, errors.New(a.Error)

@@ -49,7 +49,8 @@ type Config struct {
 	// pool has connections makes them wait for one. Default 16.
 	Concurrency int
 	// MaxInFlight is the number of messages taken from the broker and not yet
-	// settled. Default 1,024.
+	// settled. Default 1,024; with [OnBatch] twice Concurrency × BatchSize, if that
+	// is more.
 	MaxInFlight int
 	// MaxInFlightBytes bounds the same in bytes of payload, key and headers; one
 	// message alone may be larger. Default 64 MiB.
@@ -112,13 +113,21 @@ type Config struct {
 	Logger *slog.Logger
 }
 
+// defaultInFlight is the default of MaxInFlight. Batches that are handled and
+// those that wait behind them should be full.
+func (c Config) defaultInFlight(batches bool) int {
+	if batches {
+		return max(1024, 2*c.Concurrency*c.BatchSize)
+	}
+	return 1024
+}
+
 // maxBatchSize bounds what one transaction locks, and what another may wait for.
 const maxBatchSize = 1000
 
 func (c Config) withDefaults() Config {
 	c.Schema = cmp.Or(c.Schema, "inbox")
 	c.Concurrency = cmp.Or(c.Concurrency, 16)
-	c.MaxInFlight = cmp.Or(c.MaxInFlight, 1024)
 	c.MaxInFlightBytes = cmp.Or(c.MaxInFlightBytes, 64<<20)
 	c.BatchSize = cmp.Or(c.BatchSize, 100)
 	c.WindowDays = cmp.Or(c.WindowDays, 7)

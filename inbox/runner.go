@@ -1,6 +1,7 @@
 package inbox
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -72,7 +73,11 @@ func newRunner(ctx context.Context, in *Inbox) *runner {
 		pool: in.pool, db: stdlib.OpenDBFromPool(in.pool), sql: newStatements(in.cfg.Schema),
 		redrivePoll: in.redrivePoll, quotas: newQuotas(in.handlers),
 	}
-	r.lanes = newLanes(in.cfg.MaxInFlight, in.cfg.MaxInFlightBytes, r.group)
+	batches := false
+	for _, h := range in.handlers {
+		batches = batches || h.batch != nil
+	}
+	r.lanes = newLanes(cmp.Or(in.cfg.MaxInFlight, in.cfg.defaultInFlight(batches)), in.cfg.MaxInFlightBytes, r.group)
 	return r
 }
 

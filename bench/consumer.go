@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/outboxkit/outboxkit/brokers/kafka"
+	"github.com/outboxkit/outboxkit/event"
+	"github.com/outboxkit/outboxkit/inbox"
+	"github.com/outboxkit/outboxkit/schema/avro"
+)
+
+// consumerEnv holds the spec of a process that is to be a consumer.
+const consumerEnv = "OUTBOXKIT_BENCH_CONSUMER"
+
+// consumerSpec says what the inbox of a child process does.
+type consumerSpec struct {
+	Database string
+	Kafka    []string
+	Topic    string
+	Group    string
+	Workers  int           // handlers at once, and connections
+	Batch    int           // most events of a batch; 0 = one a transaction
+	Slow     time.Duration // added to each handler
+	Profile  string        // file for a CPU profile
+}
+
+// placed is the data of the consumers' messages: about 300 bytes with its names
+// in JSON, 180 in Avro.
+type placed struct {
+	OrderID  string   `avro:"orderId"`
+	Customer string   `avro:"customer"`
+	Sum      int64    `avro:"sum"`
+	Items    []string `avro:"items"`
+}
+
+var placedType = event.Type[placed]{
+	Name: "com.example.OrderPlaced", Topic: "orders", Key: func(p placed) string { return p.Customer },
+	Codec: avro.MustParse(`{"type": "record", "name": "Placed", "fields": [
+  {"name": "orderId", "type": "string"}, {"name": "customer", "type": "string"}, {"name": "sum", "type": "long"},
+  {"name": "items", "type": {"type": "array", "items": "string"}}]}`),
+}
+
+// What a handler does for one event, or for all of a batch.
+const (
+	insertOne  = `INSERT INTO orders (order_id, customer, sum) VALUES ($1, $2, $3)`
+	insertMany = `INSERT INTO orders (order_id, customer, sum) SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[])`
+)
+
+// runConsumer is a consumer that takes one command a line: a number n waits until
+// n messages are settled. It drains and ends with its standard input.
+func runConsumer(ctx context.Context, text string) error {
+	var s consumerSpec
+	if err := json.Unmarshal([]byte(text), &s); err != nil {
+		return fmt.Errorf("%s: %w", consumerEnv, err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop, err := profile(s.Profile)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	cfg, err := pgxpool.ParseConfig(s.Database)
+	if err != nil {
+		return err
+	}
+	cfg.MaxConns = int32(s.Workers) //nolint:gosec // small
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	in, err := inbox.New(pool, inbox.Config{
+		Consumer: consumerName, Concurrency: s.Workers, BatchSize: s.Batch,
+		From:   kafka.NewSubscriber(kafka.Config{Brokers: s.Kafka, Group: s.Group}, s.Topic),
+		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+	})
+	if err != nil {
+		return err
+	}
+	s.register(in)
+	c := &child{settled: func() uint64 {
+		st := in.Stats()
+		return uint64(st.Handled + st.Duplicates) //nolint:gosec // not negative
+	}, began: time.Now(), ended: make(chan struct{})}
+	go func() {
+		defer close(c.ended)
+		c.err = in.Run(ctx)
+	}()
+	err = c.serve(os.Stdin, os.Stdout)
+	cancel()
+	<-c.ended
+	if err == nil {
+		err = c.err
+	}
+	return err
+}
+
+func (s consumerSpec) register(in *inbox.Inbox) {
+	if s.Batch == 0 {
+		inbox.On(in, placedType, func(ctx context.Context, tx pgx.Tx, e inbox.Event[placed]) error {
+			if s.Slow > 0 {
+				if err := pause(ctx, s.Slow); err != nil {
+					return err
+				}
+			}
+			_, err := tx.Exec(ctx, insertOne, e.Data.OrderID, e.Data.Customer, e.Data.Sum)
+			return err
+		})
+		return
+	}
+	inbox.OnBatch(in, placedType, func(ctx context.Context, tx pgx.Tx, events []inbox.Event[placed]) error {
+		rows := newRows(len(events))
+		for i := range events {
+			rows.add(&events[i].Data)
+		}
+		_, err := tx.Exec(ctx, insertMany, rows.ids, rows.customers, rows.sums)
+		return err
+	})
+}
+
+// rows are the columns of a bulk INSERT.
+type rows struct {
+	ids, customers []string
+	sums           []int64
+}
+
+func newRows(n int) *rows {
+	return &rows{make([]string, 0, n), make([]string, 0, n), make([]int64, 0, n)}
+}
+
+func (r *rows) add(p *placed) {
+	r.ids, r.customers, r.sums = append(r.ids, p.OrderID), append(r.customers, p.Customer), append(r.sums, p.Sum)
+}
