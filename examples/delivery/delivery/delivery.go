@@ -50,25 +50,10 @@ type Config struct {
 // Run is the service: inbox and relay in one process. It returns when ctx has
 // ended and both have drained.
 func Run(ctx context.Context, cfg Config) error {
-	ob, err := outbox.New(ctx, cfg.Pool, outbox.Config{
-		Source: "/delivery",
-		Types: []event.Any{
-			events.DeliveryCreated, events.DeliveryRescheduled, events.DeliveryInTransit,
-			events.DeliveryCompleted, events.DeliveryCancelled,
-		},
-	})
+	in, err := newInbox(ctx, cfg.Pool, cfg.From, cfg.Log)
 	if err != nil {
 		return err
 	}
-	in, err := inbox.New(cfg.Pool, inbox.Config{
-		Consumer: "delivery", From: cfg.From, Wire: events.Wire(), Logger: cfg.Log,
-		// Positions have no handler and are ignored: the default.
-	})
-	if err != nil {
-		return err
-	}
-	inbox.On(in, events.DroneStatusReported, translator{ob}.handle, inbox.Timeout(5*time.Second))
-
 	r, err := relay.New(cfg.Pool, relay.Config{
 		Pipelines: []relay.Pipeline{{Name: "deliveries", To: cfg.To, Wire: events.Wire(), Topic: cfg.Topic}},
 		Lease:     2 * time.Second, // how long the next process waits for a killed one
@@ -81,4 +66,26 @@ func Run(ctx context.Context, cfg Config) error {
 	g.Go(func() error { return in.Run(ctx) })
 	g.Go(func() error { return r.Run(ctx) })
 	return g.Wait()
+}
+
+func newInbox(ctx context.Context, pool *pgxpool.Pool, from brokers.Subscriber, log *slog.Logger) (*inbox.Inbox, error) {
+	ob, err := outbox.New(ctx, pool, outbox.Config{
+		Source: "/delivery",
+		Types: []event.Any{
+			events.DeliveryCreated, events.DeliveryRescheduled, events.DeliveryInTransit,
+			events.DeliveryCompleted, events.DeliveryCancelled,
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	in, err := inbox.New(pool, inbox.Config{
+		Consumer: "delivery", From: from, Wire: events.Wire(), Logger: log,
+		// Positions have no handler and are ignored: the default.
+	})
+	if err != nil {
+		return nil, err
+	}
+	inbox.On(in, events.DroneStatusReported, translator{ob}.handle, inbox.Timeout(5*time.Second))
+	return in, nil
 }
