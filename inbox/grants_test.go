@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/outboxkit/outboxkit/brokers"
+	"github.com/outboxkit/outboxkit/dedup"
 	"github.com/outboxkit/outboxkit/inbox"
 	"github.com/outboxkit/outboxkit/migrate"
 )
@@ -72,6 +73,14 @@ func TestConsumerRole(t *testing.T) {
 	w.settled("wide")
 	require.NoError(t, in.end())
 	require.Equal(t, 31, w.count(`SELECT count(DISTINCT slot) FROM inbox.seen JOIN inbox.consumer c ON c.id = consumer AND c.name = 'wide'`))
+
+	// Old slots are emptied.
+	w.exec(`UPDATE inbox.consumer SET window_days = 7`)
+	store, err := dedup.NewPostgres(t.Context(), narrow.pool, dedup.Config{Consumer: "inventory"})
+	require.NoError(t, err)
+	emptied, err := store.Maintain(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, 22, emptied, "of the 9 to 30 days before today")
 
 	// And no more than that.
 	for _, forbidden := range []string{

@@ -346,3 +346,15 @@ func TestReleaseLetsOthersFinish(t *testing.T) {
 		})
 	}
 }
+
+// Queues keep nothing that was settled, and AMQP does not show a TTL.
+func TestRetentionIsNotKnown(t *testing.T) {
+	t.Parallel()
+	s := rabbitmq.NewSubscriber(rabbitmq.SubscriberConfig{URL: "amqp://localhost"}, "q")
+	_, ok, err := s.Retention(t.Context())
+	require.NoError(t, err)
+	require.False(t, ok)
+	_, _, err = rabbitmq.NewSubscriber(rabbitmq.SubscriberConfig{}, "q").Retention(t.Context())
+	require.ErrorContains(t, err, "URL is empty")
+	require.NoError(t, s.Close())
+}
