@@ -16,6 +16,13 @@
 // same key waits for it, so two never both run. Package inbox does all of this
 // for events; use dedup alone for commands, webhooks and the like.
 //
+// Where a duplicate needs the answer that the first one got, use a [Store]: the
+// response is remembered with the key, in the transaction ([Postgres.In]) or in
+// memory ([Memory]). Package dedup/deduptest is the suite for stores.
+//
+// Keys are remembered for a window of days and then forgotten: somebody has to
+// call [Postgres.Maintain] now and then; an inbox does.
+//
 // The transaction must be READ COMMITTED, which is the default: above that a
 // duplicate is a serialization failure instead of an answer. The tables are
 // created by migrate.Inbox.

@@ -62,9 +62,11 @@ type Config struct {
 	BatchSize int
 
 	// WindowDays is how long handled events are remembered, in days; set it to
-	// the broker's retention or more. An event whose UUIDv7 is older, or more than
-	// an hour ahead, becomes a dead letter, because nobody can tell whether it was
-	// handled. Default 7, at most 31.
+	// the broker's retention or more (Run compares them if From is a
+	// brokers.Retainer, and warns). An event whose UUIDv7 is older, or more than an
+	// hour ahead, becomes a dead letter, because nobody can tell whether it was
+	// handled; but not if it is from more than 12 hours before the consumer's first
+	// start, when it cannot have been. Default 7, at most 31.
 	WindowDays int
 	// TrustedSources are the sources whose UUIDv7 ids tell when the event came
 	// about; see dedup.Config. Default (nil): all.
