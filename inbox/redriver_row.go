@@ -103,6 +103,7 @@ func (d *redriver) open(ctx context.Context, n int64, overSQL bool) (x *transact
 	if x, err = begin(ctx); err != nil {
 		return nil, fmt.Errorf("begin: %w", err)
 	}
+	x.owner = d.hard
 	err = x.QueryRow(ctx, d.q.lock, strconv.FormatInt(d.patience().Milliseconds(), 10), n).Scan(new(string))
 	if err == nil {
 		return x, nil

@@ -105,15 +105,17 @@ func (w *faultWorld) requireAt(c *gateConn, at moment) {
 		s.open = w.number(`SELECT count(*) FROM pg_stat_activity WHERE client_port = $1 AND state <> 'idle'`, c.port()) == 1
 		if id := c.about(); id != "" {
 			s.effect = w.hasEffect(id)
-			s.dead = w.number(`SELECT count(*) FROM inbox.dead WHERE id = $1`, id) == 1
+			s.dead = w.number(deadSQL+` AND id = $1`, id) == 1
 		}
 		return s
 	}
 	want := seen{claimed: true, open: true} // in the midst
 	switch at {
-	case before("claim"):
+	case before("claim"), before("redrive"):
 		want.claimed = false
-	case after("commit of handler"):
+	case before("redriven"), after("redriven"), before("commit of promote"):
+		want.dead = true
+	case after("commit of handler"), after("commit of promote"):
 		want = seen{effect: true}
 	case after("commit of dead"), after("commit of blocked"), after("commit of moving"):
 		want = seen{dead: true}

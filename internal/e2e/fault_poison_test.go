@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
+	"github.com/outboxkit/outboxkit/inbox"
 	"github.com/outboxkit/outboxkit/internal/history"
 )
 
@@ -54,6 +55,29 @@ func poison(t *testing.T, b faultBroker, oneIn int64, passKey bool) {
 		n, ok := first[d.Key]
 		require.True(t, ok && d.N >= n, "%v died, and no poison is before it", d)
 	}
+}
+
+// If the handler fails for every order, not the orders are at fault: the circuit
+// opens, nothing dies but perhaps the first two, and all takes effect, in order,
+// once the handler has been mended.
+func TestPoisonEverywhere(t *testing.T) {
+	overBoth(t, func(t *testing.T, b faultBroker) {
+		w := newFaultWorld(t, b)
+		broken := w.join(memberSpec{Name: "broken", Session: 2 * time.Second, Attempts: 3})
+		stop := w.write(load{perSecond: 200, kind: everyNth("poison", 1)})
+		w.eventually(func() bool { return count(t, w.shop, "orders") > 600 }, "load")
+		w.eventually(func() bool { s := broken.statsNow(); return len(s.Circuits) == 1 && s.Failures > 50 }, "the circuit is open, and probed")
+		stats := broken.statsNow()
+		require.LessOrEqual(t, stats.DeadLettered, int64(2), "an outage makes no dead letters; that it is one shows the third message")
+		require.Zero(t, w.effects())
+		broken.leave()
+		w.join(memberSpec{Name: "mended", Session: 2 * time.Second, Cured: true})
+		stop()
+		w.redrive(inbox.DeadFilter{State: "dead"})
+		w.eventually(func() bool { return w.number(deadSQL) == 0 }, "what has died is redriven")
+		require.Empty(t, w.judge(true))
+		t.Logf("%d failed attempts, %d dead letters", stats.Failures, stats.DeadLettered)
+	})
 }
 
 // poisonous are the orders whose handler fails.

@@ -160,15 +160,15 @@ func (m *member) stats() (s inbox.Stats) {
 	return s
 }
 
-// statsNow asks for them.
+// statsNow asks for them. A member that has just been started does not listen yet.
 func (m *member) statsNow() inbox.Stats {
 	m.t.Helper()
 	printed := strings.Count(m.output(), statsPrefix)
-	m.send(syscall.SIGUSR1)
 	require.Eventually(m.t, func() bool {
+		m.send(syscall.SIGUSR1)
 		_, last, _ := strings.Cut(m.output(), statsPrefix)
 		return strings.Count(m.output(), statsPrefix) > printed && strings.HasSuffix(last, "\n")
-	}, 30*time.Second, 5*time.Millisecond)
+	}, 30*time.Second, 20*time.Millisecond)
 	return m.stats()
 }
 
@@ -195,8 +195,11 @@ func (w *faultWorld) eventually(cond func() bool, what string, args ...any) {
 	require.Eventuallyf(w, cond, time.Minute, 10*time.Millisecond, what, args...)
 }
 
-// deadSQL counts what stands for a dead letter.
-const deadSQL = `SELECT count(*) FROM inbox.dead WHERE state IN ('dead', 'blocked', 'moving', 'moved')`
+// deadSQL counts the dead letters that nobody has dealt with.
+const (
+	undealt = `state NOT IN ('redriven', 'discarded')`
+	deadSQL = `SELECT count(*) FROM inbox.dead WHERE ` + undealt
+)
 
 // judge waits until every committed order is accounted for, has the members that
 // run leave, and lets the checker judge. It returns the dead letters.
@@ -222,7 +225,7 @@ func (w *faultWorld) judge(blocking bool) []history.Write {
 // order it is: the shop knows the event's id.
 func (w *faultWorld) dead() (dead []history.Write) {
 	w.Helper()
-	rows, err := w.consumer.Query(w.Context(), `SELECT id FROM inbox.dead WHERE state IN ('dead', 'blocked', 'moving', 'moved')`)
+	rows, err := w.consumer.Query(w.Context(), `SELECT id FROM inbox.dead WHERE `+undealt)
 	require.NoError(w, err)
 	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	require.NoError(w, err)

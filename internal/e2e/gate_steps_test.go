@@ -13,6 +13,8 @@ import (
 //	effect, handler           the handler's two statements
 //	dead, blocked, moving     a dead letter's row, by its state
 //	moved                     the row of a dead letter whose copy is confirmed
+//	redrive                   a redriven dead letter is locked
+//	redriven, promote         it is done, and the next of its key is due
 //	commit of <the latest of these>
 func (c *gateConn) step(kind byte, body []byte) string {
 	var sql string
@@ -41,8 +43,10 @@ func (c *gateConn) step(kind byte, body []byte) string {
 		c.open = false
 		return step + " of " + c.last
 	}
-	c.open = true
-	c.last, c.event = step, event
+	c.open, c.last = true, step
+	if event != "" || step == "claim" || step == "redrive" || step == "moved" {
+		c.event = event // of another message
+	}
 	return step
 }
 
@@ -59,8 +63,14 @@ func classify(sql string, params [][]byte) (step, event string) {
 		return "handler", string(params[0])
 	case strings.HasPrefix(sql, "INSERT INTO inbox.dead"):
 		return string(params[2]), string(params[9])
-	case strings.HasPrefix(sql, "UPDATE inbox.dead SET state"):
+	case strings.HasPrefix(sql, "UPDATE inbox.dead SET state") && strings.HasSuffix(sql, "state = 'moving'"):
 		return "moved", ""
+	case strings.HasSuffix(sql, "FOR UPDATE SKIP LOCKED") && strings.Contains(sql, "FROM inbox.dead"):
+		return "redrive", ""
+	case strings.HasPrefix(sql, "UPDATE inbox.dead SET state = 'redriven'"):
+		return "redriven", ""
+	case strings.HasPrefix(sql, "UPDATE inbox.dead h SET state = 'retrying'"):
+		return "promote", ""
 	}
 	return "", ""
 }

@@ -44,6 +44,7 @@ type memberSpec struct {
 	Attempts       int
 	PassKey        bool   // BlockKey off
 	OverSQL        bool   // the handler gets a *sql.Tx
+	Cured          bool   // "poison" is an order like others
 	DeadLetterTo   string // topic or queue
 }
 
@@ -127,7 +128,7 @@ func (s memberSpec) handle(ctx context.Context, tx sqltx.Tx, e inbox.Event[order
 			return ctx.Err()
 		}
 	}
-	if slices.Contains(e.Data.Items, "poison") {
+	if slices.Contains(e.Data.Items, "poison") && !s.Cured {
 		return errPoison
 	}
 	_, err := tx.Exec(ctx, inHandler, e.ID)
