@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -125,6 +126,18 @@ func consumerSQL(handler handleSQL) inboxtest.Consumer {
 	}}
 }
 
+type handleBatch = func(ctx context.Context, tx pgx.Tx, events []inbox.Event[order]) error
+
+func consumerBatch(handler func(pool *pgxpool.Pool) handleBatch) inboxtest.Consumer {
+	return inboxtest.Consumer{New: func(pool *pgxpool.Pool, from brokers.Subscriber) (*inbox.Inbox, error) {
+		in, err := inbox.New(pool, config(from))
+		if err == nil {
+			inbox.OnBatch(in, placed, handler(pool))
+		}
+		return in, err
+	}}
+}
+
 const (
 	takeStock = `UPDATE stock SET qty = qty - $2 WHERE sku = $1`
 	addLine   = `INSERT INTO line (order_id, qty) VALUES ($1, $2)`
@@ -137,6 +150,17 @@ func reserve(ctx context.Context, tx pgx.Tx, e inbox.Event[order]) error {
 	}
 	_, err := tx.Exec(ctx, addLine, e.Data.ID, e.Data.Qty)
 	return err
+}
+
+// reserveAll is a good handler of batches, which locks rows in one order.
+func reserveAll(ctx context.Context, tx pgx.Tx, events []inbox.Event[order]) error {
+	events = slices.SortedStableFunc(slices.Values(events), func(a, b inbox.Event[order]) int { return strings.Compare(a.Data.SKU, b.Data.SKU) })
+	for _, e := range events {
+		if err := reserve(ctx, tx, e); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func newOutbox(t testing.TB, pool *pgxpool.Pool) *outbox.Outbox {
