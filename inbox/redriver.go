@@ -162,11 +162,11 @@ func (d *redriver) due() (due []int64, more bool, err error) {
 	return due, more, nil
 }
 
-// handles reports whether a row of this type is tried here. One without type
+// handles reports whether a row of this type is tried here and now. One without type
 // never has a handler: anybody may say so.
 func (d *redriver) handles(typ string) bool {
-	_, ok := d.handlers[typ]
-	return ok || typ == ""
+	h, ok := d.handlers[typ]
+	return ok && !h.open() || typ == ""
 }
 
 // work is one worker.

@@ -50,8 +50,9 @@ WHERE n = $2 AND state = 'retrying' AND next_attempt_at <= clock_timestamp() FOR
 type redriven struct {
 	picked   // as stored
 	d        brokers.Delivery
-	attempts int // that failed, of all rounds
-	earlier  int // of these, before it was redriven
+	attempts int    // that failed, of all rounds
+	earlier  int    // of these, before it was redriven
+	trial    *trial // what its circuit knows of it; nil while that is closed
 }
 
 // load reads a row; nil means that it is not retrying any more.

@@ -23,8 +23,12 @@ func (d *redriver) try(n int64) (next int64, err error) {
 	if !ok {
 		return 0, d.fail(r, &death{reason: reasonNoType, err: "the message has no event type"}, 0)
 	}
-	if c := h.breaker.circuit(); c != nil {
-		return 0, d.putOff(r, fmt.Errorf("circuit %s: %s", c.State, c.Error))
+	if !r.admitted(h) {
+		pause(d.poll, d.ctx, d.ctx)
+		return 0, nil
+	}
+	if r.trial != nil {
+		defer h.breaker.spared(r.trial) // unless something was learned
 	}
 	ctx, cancel := context.WithTimeoutCause(d.hard, d.cfg.HandlerTimeout, errTimeout)
 	defer cancel()
@@ -47,11 +51,11 @@ func (d *redriver) try(n int64) (next int64, err error) {
 		return 0, err
 	}
 	defer tx.close()
-	return d.run(r, tx, run)
+	return d.run(h, r, tx, run)
 }
 
 // run runs the handler in tx and commits.
-func (d *redriver) run(r *redriven, tx *transaction, run call) (next int64, err error) {
+func (d *redriver) run(h handler, r *redriven, tx *transaction, run call) (next int64, err error) {
 	ctx, cancel := context.WithTimeoutCause(d.hard, d.cfg.HandlerTimeout, errTimeout)
 	defer cancel()
 	err, stubborn := supervise(ctx, func() error { return run(event.WithCause(ctx, envelope(&r.d.Message)), tx, r.attempts+1) })
@@ -66,6 +70,9 @@ func (d *redriver) run(r *redriven, tx *transaction, run call) (next int64, err 
 		var unknown bool
 		if next, unknown, err = d.commit(r, tx); err == nil {
 			d.resolved(r)
+			if r.trial != nil {
+				h.breaker.succeeded(r.trial)
+			}
 			return next, nil
 		}
 		if unknown {
@@ -86,9 +93,12 @@ func (d *redriver) run(r *redriven, tx *transaction, run call) (next int64, err 
 	class := reasonAttempts
 	switch err = d.cfg.classify(err); {
 	case isUnavailable(err):
+		r.unavailable(h, err)
 		return 0, d.putOff(r, err)
 	case isPermanent(err):
 		class = reasonPermanent
+	case r.trial != nil && !h.breaker.failed(r.trial, err, false):
+		return 0, d.putOff(r, err)
 	}
 	return 0, d.fail(r, newDeath(class, err), 1)
 }
