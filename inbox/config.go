@@ -46,7 +46,8 @@ type Config struct {
 	Wire event.WireFormat
 
 	// Concurrency is the number of handlers that may run at once. More than the
-	// pool has connections makes them wait for one. Default 16.
+	// pool has connections makes them wait for one. Redriven dead letters are
+	// handled beside these, at most four at once. Default 16.
 	Concurrency int
 	// MaxInFlight is the number of messages taken from the broker and not yet
 	// settled. Default 1,024; with [OnBatch] twice Concurrency × BatchSize, if that

@@ -84,6 +84,19 @@
 // A handler that ignores its context keeps its key until it returns, but neither
 // its worker nor its connection, and nothing it does in its transaction counts.
 //
+// # Dead letters
+//
+// [DeadLetters], [ShowDeadLetter] and [ExportDeadLetters] read them; [Redrive] has
+// them handled again and [Discard] gives them up, as relay dlq --inbox does. A redriven
+// row is handled by the running inboxes of its consumer, with the handler's time,
+// attempts and middleware, beside the messages of the broker (four at once at most):
+// first the head of a key, then what is stored behind it, one after the other. The
+// row's state changes in the handler's transaction, so it takes effect once, however
+// many inboxes look for it and whatever breaks. New messages of the key wait behind.
+// Without Config.BlockKey a redriven one may be handled while a new one of its key is.
+//
+// # Outages
+//
 // A database that is away counts against no message: consumption pauses until
 // it is back. Nothing is acknowledged that is not in the database.
 package inbox

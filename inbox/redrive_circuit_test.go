@@ -68,7 +68,9 @@ func TestRedriveOfBadOnesStopsNoOthers(t *testing.T) {
 		w.publish(message("good", n))
 	}
 	w.settled("inventory")
-	eventually(t, "dead again", func() bool { return w.count(`SELECT count(*) FROM inbox.dead WHERE state = 'dead' AND attempts = 3`) == 100 })
+	eventually(t, "dead again", func() bool {
+		return w.count(`SELECT count(*) FROM inbox.dead WHERE state = 'dead' AND attempts = 3`) == 100
+	})
 	require.Empty(t, in.Stats().Circuits)
 	require.NoError(t, in.end())
 	require.Equal(t, 20, w.effects())

@@ -63,7 +63,6 @@ func (v *validator) line(field string) int {
 
 func (v *validator) check(c *config) {
 	v.checkDatabases(c)
-	v.checkInboxes(c)
 	v.duration("lease", c.Lease)
 	if d := c.Lease.value(); d > 0 && d < time.Second {
 		v.fail("lease", "%q is too short: at least 1s", string(c.Lease))

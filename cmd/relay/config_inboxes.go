@@ -28,6 +28,7 @@ type inboxWireConfig struct {
 	Schemas []string `yaml:"schemas"`
 }
 
+// checkInboxes is for relay dlq --inbox alone: a daemon need not have the variables.
 func (v *validator) checkInboxes(c *config) {
 	names := map[string]bool{}
 	for i := range c.Inboxes {
