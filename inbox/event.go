@@ -104,7 +104,7 @@ func decode(ctx context.Context, codec event.Codec, wire event.WireFormat, m *br
 	}
 	switch err := codec.Decode(data, writer, v); {
 	case err != nil && wire == nil:
-		return fmt.Errorf("decode: %w%s", err, frameHint(data))
+		return fmt.Errorf("%sdecode: %w", frameHint(data), err)
 	case err != nil:
 		return fmt.Errorf("decode: %w", err)
 	}

@@ -22,7 +22,7 @@ func TestFramedBytesWithoutWireFormat(t *testing.T) {
 		require.NoError(t, w.pool.QueryRow(t.Context(), `SELECT reason || ': ' || error FROM inbox.dead WHERE key = $1`, key).Scan(&text))
 		return text
 	}
-	require.Regexp(t, `undecodable: .*single-object encoding, and Config.Wire is not set`, reason("single"))
-	require.Regexp(t, `undecodable: .*schema registry's frame, and Config.Wire is not set`, reason("registry"))
+	require.Regexp(t, `^undecodable: Config.Wire is not set, but the bytes begin like Avro's single-object encoding: decode: `, reason("single"))
+	require.Regexp(t, `^undecodable: Config.Wire is not set, but the bytes begin like a schema registry's frame: decode: `, reason("registry"))
 	require.NotContains(t, reason("garbage"), "Wire")
 }
