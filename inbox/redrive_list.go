@@ -16,17 +16,19 @@ import (
 // DeadLetter is an event that a consumer did not handle. Texts that Postgres
 // cannot store (a NUL, invalid UTF-8) are \x and their bytes in hex.
 type DeadLetter struct {
-	N        int64     `json:"n"` // its number; order within a key
-	Consumer string    `json:"consumer"`
-	State    string    `json:"state"` // dead, blocked, moving, moved, retrying, redriven, discarded
-	ID       string    `json:"id"`    // the event's; "" if it has none
-	Source   string    `json:"source"`
-	Type     string    `json:"type"`
-	Topic    string    `json:"topic"`
-	Key      string    `json:"key"`
-	Class    string    `json:"class"`            // why: attempts, permanent, undecodable, blocked, …
-	Reason   string    `json:"reason,omitempty"` // the last error's text
-	Attempts int       `json:"attempts"`         // runs of the handler that failed, of all redrives
+	N        int64  `json:"n"` // its number; order within a key
+	Consumer string `json:"consumer"`
+	State    string `json:"state"` // dead, blocked, moving, moved, retrying, redriven, discarded
+	ID       string `json:"id"`    // the event's; "" if it has none
+	Source   string `json:"source"`
+	Type     string `json:"type"`
+	Topic    string `json:"topic"`
+	Key      string `json:"key"`
+	// Class is why: attempts, permanent, undecodable, blocked, … (the column reason);
+	// Reason the last error's text (the column error).
+	Class    string    `json:"class"`
+	Reason   string    `json:"reason,omitempty"`
+	Attempts int       `json:"attempts"` // runs of the handler that failed, of all redrives
 	StoredAt time.Time `json:"stored_at"`
 	// NextAttemptAt is set while the state is retrying.
 	NextAttemptAt time.Time      `json:"next_attempt_at,omitzero"`
