@@ -375,6 +375,54 @@ func TestMiddlewareMayDecide(t *testing.T) {
 	require.Equal(t, "permanent", w.dead()[0].Reason)
 }
 
+func TestMiddlewareGoesAroundRedrives(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	cfg := w.config("inventory")
+	w.bury(w.config("inventory"), message("k", 1))
+	seen := make(chan int, 1)
+	cfg.Middleware = []inbox.Middleware{func(next inbox.Handler) inbox.Handler {
+		return func(ctx context.Context, a *inbox.Attempt) error {
+			seen <- a.Number
+			return errors.Join(a.Exec(ctx, `INSERT INTO effect (key) VALUES ('middleware')`), next(ctx, a))
+		}
+	}}
+	in := w.redriving(cfg, insert("inventory"))
+	w.redrive(inbox.DeadFilter{Consumer: "inventory"})
+	eventually(t, "both effects", func() bool { return w.effects() == 2 })
+	require.Equal(t, cfg.Attempts+1, <-seen, "it counts on")
+	require.NoError(t, in.end())
+}
+
+// What a handler that was given up still has in its hands is of no use any more.
+func TestAttemptOfAHandlerThatWasGivenUp(t *testing.T) {
+	inBothForms(t, func(t *testing.T, w *world, start func(inbox.Config, body, ...inbox.Middleware) *running) {
+		cfg := w.config("inventory")
+		cfg.HandlerTimeout = 50 * time.Millisecond
+		late, proceed := make(chan error, 1), make(chan struct{})
+		in := start(cfg, func(context.Context, execFunc, inbox.Event[order]) error {
+			<-proceed // whatever becomes of its context
+			return nil
+		}, func(next inbox.Handler) inbox.Handler {
+			return func(ctx context.Context, a *inbox.Attempt) error {
+				err := next(ctx, a)
+				select {
+				case late <- a.Exec(context.WithoutCancel(ctx), `INSERT INTO effect (key) VALUES ('late')`):
+				default:
+				}
+				return err
+			}
+		})
+		w.publish(message("k", 1))
+		eventually(t, "it to be given up", func() bool { return in.Stats().Failures == 1 })
+		close(proceed)
+		require.Error(t, <-late)
+		w.settled("inventory")
+		require.NoError(t, in.end())
+		require.Equal(t, 1, w.count(`SELECT count(*) FROM effect`), "of the second attempt")
+	})
+}
+
 func TestBadMiddlewareIsNamed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

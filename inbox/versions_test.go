@@ -87,6 +87,17 @@ func TestTwoSchemasOfOneType(t *testing.T) {
 	for i, d := range dead {
 		require.Equal(t, []string{"undecodable", "blocked"}[i%2], d.Reason, "all of them are kept, in order")
 	}
+
+	// Deployed with both schemas, it goes on where it could not read.
+	deployed := p.consume(p.config("ignorant"), both, func(in *inbox.Inbox) {
+		inbox.On(in, placedB, func(ctx context.Context, tx pgx.Tx, e inbox.Event[orderB]) error {
+			return effect(ctx, tx, "ignorant", fmt.Sprint(e.Data.N))
+		})
+	})
+	p.redrive(inbox.DeadFilter{Consumer: "ignorant", Key: "o"})
+	eventually(t, "the rest", func() bool { return len(p.keysOf("ignorant")) == 10 })
+	require.NoError(t, deployed.end())
+	require.Equal(t, wantA, p.keysOf("ignorant"))
 }
 
 // A change that no resolution can bridge gets a new name, and a handler beside
