@@ -11,7 +11,6 @@ import (
 
 	"github.com/outboxkit/outboxkit/brokers"
 	"github.com/outboxkit/outboxkit/event"
-	"github.com/outboxkit/outboxkit/internal/sqltx"
 )
 
 // Attempt is one run of a message's handler, as [Middleware] sees it. It is
@@ -19,13 +18,13 @@ import (
 type Attempt struct {
 	event.Envelope
 	Origin brokers.Origin // where the message came from
-	Number int            // 1 for the first; attempts before a restart of the process are not counted
+	Number int            // 1 for the first; counts failed attempts of this process, and on in a redrive
 
 	// Batch is all events of an attempt of [OnBatch], of which Envelope and Origin
 	// are the first's; nil for other handlers.
 	Batch []event.Envelope
 
-	tx   sqltx.Tx
+	tx   *transaction
 	call func(ctx context.Context) error // the handler itself
 }
 
@@ -37,9 +36,14 @@ type Attempt struct {
 //	a.Exec(ctx, `SELECT set_config('app.tenant', $1, true)`, a.Headers["tenant"])
 //
 // Such a setting lasts until the transaction ends, so it holds for a whole batch
-// of [OnBatch], whose events may be of several tenants. An error of Exec has
-// spoiled the transaction: return it.
+// of [OnBatch], whose events may be of several tenants: return an error when they
+// are, and each is handled alone. An error of Exec has spoiled the transaction:
+// return it.
 func (a *Attempt) Exec(ctx context.Context, query string, args ...any) error {
+	if a.tx.pgx != nil { // refuses when the handler has been given up
+		_, err := a.tx.pgx.Exec(ctx, query, args...)
+		return err
+	}
 	_, err := a.tx.Exec(ctx, query, args...)
 	return err
 }

@@ -423,6 +423,45 @@ func TestAttemptOfAHandlerThatWasGivenUp(t *testing.T) {
 	})
 }
 
+// A batch is one attempt. Middleware that needs the events to be of one tenant
+// says so, and gets them one by one.
+func TestMiddlewareGoesAroundBatches(t *testing.T) {
+	inBatches(t, func(t *testing.T, w *world, start func(*batches, inbox.Config, ...inbox.Middleware) *running) {
+		b := newBatches(w)
+		var sizes []int // one worker
+		cfg := w.config("inventory")
+		cfg.Middleware = []inbox.Middleware{func(next inbox.Handler) inbox.Handler {
+			return func(ctx context.Context, a *inbox.Attempt) error {
+				if a.Key == "gate" {
+					return next(ctx, a)
+				}
+				sizes = append(sizes, len(a.Batch))
+				tenant := a.Headers["tenant"]
+				for _, e := range a.Batch {
+					if e.Headers["tenant"] != tenant {
+						return errors.New("several tenants")
+					}
+				}
+				if err := a.Exec(ctx, `INSERT INTO effect (key) VALUES ('tenant ' || $1::text)`, tenant); err != nil {
+					return err
+				}
+				return next(ctx, a)
+			}
+		}}
+		msgs := orders(4)
+		msgs[3].Headers = map[string]string{"tenant": "b"}
+		in := b.together(cfg, start, msgs...)
+		w.settled("inventory")
+		require.NoError(t, in.end())
+		require.Equal(t, []int{4, 1, 1, 1, 1}, sizes)
+		require.Equal(t, 4, w.count(`SELECT count(DISTINCT id) FROM effect`))
+		require.Equal(t, 3, w.count(`SELECT count(*) FROM effect WHERE key = 'tenant a'`))
+		require.Equal(t, 1, w.count(`SELECT count(*) FROM effect WHERE key = 'tenant b'`))
+		require.EqualValues(t, 5, in.Stats().Handled, "with the gate")
+		require.Empty(t, w.dead())
+	})
+}
+
 func TestBadMiddlewareIsNamed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
