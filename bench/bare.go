@@ -55,18 +55,25 @@ type bareMessage struct {
 	data placed
 }
 
-// bare handles msgs with so many workers and connections, size a transaction
-// (1: with the statements for one), and returns messages a second.
-func (d *database) bare(ctx context.Context, msgs []bareMessage, workers, size int, plain bool) (float64, error) {
+// bareForm is how a loop works.
+type bareForm struct {
+	size   int  // of a transaction; 1: with the statements for one
+	plain  bool // with the plain claim
+	joined bool // the rows of a transaction by one statement
+}
+
+// bare handles msgs with so many workers and connections, and returns messages a
+// second.
+func (d *database) bare(ctx context.Context, msgs []bareMessage, workers int, form bareForm) (float64, error) {
 	var consumer int32
 	if err := d.QueryRow(ctx, `INSERT INTO inbox.consumer (name, window_days) VALUES ($1, 7) RETURNING id`, consumerName).Scan(&consumer); err != nil {
 		return 0, err
 	}
 	slot := time.Now().Unix() / 86400 % 36
-	loop := &bareLoop{database: d, consumer: consumer}
+	loop := &bareLoop{database: d, bareForm: form, consumer: consumer}
 	loop.claim, loop.claims = fmt.Sprintf(bareClaim, slot), fmt.Sprintf(bareClaims, slot)
-	if plain {
-		loop.plain = fmt.Sprintf(plainClaim, slot)
+	if form.plain {
+		loop.least = fmt.Sprintf(plainClaim, slot)
 	}
 	var next atomic.Int64
 	var begin sync.Once
@@ -76,15 +83,15 @@ func (d *database) bare(ctx context.Context, msgs []bareMessage, workers, size i
 	for range workers {
 		group.Go(func() error {
 			for {
-				to := int(next.Add(int64(size)))
-				from := to - size
+				to := int(next.Add(int64(form.size)))
+				from := to - form.size
 				if from >= len(msgs) {
 					return nil
 				}
 				if from >= warm {
 					begin.Do(func() { began = time.Now() })
 				}
-				if err := loop.handle(ctx, msgs[from:min(to, len(msgs))], size); err != nil {
+				if err := loop.handle(ctx, msgs[from:min(to, len(msgs))]); err != nil {
 					return err
 				}
 			}
@@ -96,15 +103,16 @@ func (d *database) bare(ctx context.Context, msgs []bareMessage, workers, size i
 
 type bareLoop struct {
 	*database
+	bareForm
 
 	consumer             int32
-	claim, claims, plain string
+	claim, claims, least string
 }
 
-func (l *bareLoop) handle(ctx context.Context, msgs []bareMessage, size int) error {
+func (l *bareLoop) handle(ctx context.Context, msgs []bareMessage) error {
 	b := &pgx.Batch{}
 	b.BeginTx(pgx.TxOptions{IsoLevel: pgx.ReadCommitted})
-	if size > 1 {
+	if l.size > 1 {
 		l.queueMany(b, msgs)
 	} else {
 		l.queueOne(b, &msgs[0])
@@ -116,12 +124,8 @@ func (l *bareLoop) handle(ctx context.Context, msgs []bareMessage, size int) err
 	if err != nil {
 		return err
 	}
-	if size > 1 {
-		rows := newRows(len(msgs))
-		for i := range msgs {
-			rows.add(&msgs[i].data)
-		}
-		_, err = tx.Exec(ctx, insertMany, rows.ids, rows.customers, rows.sums)
+	if l.size > 1 {
+		err = insertAll(ctx, tx, l.joined, len(msgs), func(i int) *placed { return &msgs[i].data })
 	} else {
 		m := &msgs[0].data
 		_, err = tx.Exec(ctx, insertOne, m.OrderID, m.Customer, m.Sum)
@@ -133,8 +137,8 @@ func (l *bareLoop) handle(ctx context.Context, msgs []bareMessage, size int) err
 }
 
 func (l *bareLoop) queueOne(b *pgx.Batch, m *bareMessage) {
-	if l.plain != "" {
-		b.Queue(l.plain, l.consumer, m.id)
+	if l.plain {
+		b.Queue(l.least, l.consumer, m.id)
 		return
 	}
 	var blocked, claimed bool

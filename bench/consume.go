@@ -52,13 +52,13 @@ func singleVsBare(ctx context.Context, e *env) error {
 		if err != nil {
 			return err
 		}
-		if err := c.bareRun(ctx, "bare", msgs, 1, false); err != nil {
+		if err := c.bareRun(ctx, "bare", msgs, bareForm{size: 1}); err != nil {
 			return err
 		}
-		if err := c.inboxRun(ctx, "single", topic, 0); err != nil {
+		if err := c.inboxRun(ctx, "single", consumerSpec{Topic: topic}); err != nil {
 			return err
 		}
-		if err := c.bareRun(ctx, "plain", msgs, 1, true); err != nil {
+		if err := c.bareRun(ctx, "plain", msgs, bareForm{size: 1, plain: true}); err != nil {
 			return err
 		}
 		c.done(round)
@@ -78,22 +78,30 @@ func batchVsBare(ctx context.Context, e *env) error {
 		if err != nil {
 			return err
 		}
-		if err := c.bareRun(ctx, "bare_batch", msgs, batchSize, false); err != nil {
+		if err := c.bareRun(ctx, "bare_batch", msgs, bareForm{size: batchSize}); err != nil {
 			return err
 		}
-		if err := c.inboxRun(ctx, "batch", topic, batchSize); err != nil {
+		if err := c.inboxRun(ctx, "batch", consumerSpec{Topic: topic, Batch: batchSize}); err != nil {
+			return err
+		}
+		if err := c.bareRun(ctx, "bare_bulk", msgs, bareForm{size: batchSize, joined: true}); err != nil {
+			return err
+		}
+		if err := c.inboxRun(ctx, "bulk", consumerSpec{Topic: topic, Batch: batchSize, Bulk: true}); err != nil {
 			return err
 		}
 		few := *c
 		few.n = c.n / 5
-		if err := few.inboxRun(ctx, "single_beside_batch", topic, 0); err != nil {
+		if err := few.inboxRun(ctx, "single_beside_batch", consumerSpec{Topic: topic}); err != nil {
 			return err
 		}
 		c.done(round)
 	}
 	e.out.add("inbox_batch_vs_bare", "ratio", ratios(c.rates["batch"], c.rates["bare_batch"]))
 	e.out.add("inbox_batch_vs_single", "ratio", ratios(c.rates["batch"], c.rates["single_beside_batch"]))
-	c.report("inbox_", "batch", "bare_batch", "single_beside_batch")
+	e.out.add("inbox_bulk_vs_bare", "ratio", ratios(c.rates["bulk"], c.rates["bare_bulk"]))
+	e.out.add("inbox_bulk_vs_single", "ratio", ratios(c.rates["bulk"], c.rates["single_beside_batch"]))
+	c.report("inbox_", "batch", "bare_batch", "bulk", "bare_bulk", "single_beside_batch")
 	return nil
 }
 
@@ -209,10 +217,8 @@ func consumerDatabase(ctx context.Context, e *env) (*database, error) {
 }
 
 // inboxRun measures an inbox with a new database.
-func (c *consumption) inboxRun(ctx context.Context, name, topic string, batch int) error {
-	return c.withDatabase(ctx, func(db *database) error {
-		return c.consume(ctx, name, db, consumerSpec{Topic: topic, Batch: batch})
-	})
+func (c *consumption) inboxRun(ctx context.Context, name string, s consumerSpec) error {
+	return c.withDatabase(ctx, func(db *database) error { return c.consume(ctx, name, db, s) })
 }
 
 // consume lets a new group of an inbox in a process of its own handle n messages.
@@ -248,11 +254,11 @@ func (c *consumption) consume(ctx context.Context, name string, db *database, s 
 }
 
 // bareRun measures a loop with a new database.
-func (c *consumption) bareRun(ctx context.Context, name string, msgs []bareMessage, size int, plain bool) error {
+func (c *consumption) bareRun(ctx context.Context, name string, msgs []bareMessage, form bareForm) error {
 	return c.withDatabase(ctx, func(db *database) error {
 		postgres := listener(host(c.postgres))
 		before, own := treeSeconds(postgres), cpuSeconds(os.Getpid())
-		rate, err := db.bare(ctx, msgs, workers, size, plain)
+		rate, err := db.bare(ctx, msgs, workers, form)
 		if err != nil {
 			return err
 		}

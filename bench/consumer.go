@@ -28,6 +28,7 @@ type consumerSpec struct {
 	Group    string
 	Workers  int           // handlers at once, and connections
 	Batch    int           // most events of a batch; 0 = one a transaction
+	Bulk     bool          // a batch's rows by one statement, not by one each
 	Slow     time.Duration // added to each handler
 	Profile  string        // file for a CPU profile
 }
@@ -118,13 +119,27 @@ func (s consumerSpec) register(in *inbox.Inbox) {
 		return
 	}
 	inbox.OnBatch(in, placedType, func(ctx context.Context, tx pgx.Tx, events []inbox.Event[placed]) error {
-		rows := newRows(len(events))
-		for i := range events {
-			rows.add(&events[i].Data)
+		return insertAll(ctx, tx, s.Bulk, len(events), func(i int) *placed { return &events[i].Data })
+	})
+}
+
+// insertAll writes the rows of a batch: in one round trip, by a statement for each
+// or for all.
+func insertAll(ctx context.Context, tx pgx.Tx, bulk bool, n int, data func(int) *placed) error {
+	if bulk {
+		rows := newRows(n)
+		for i := range n {
+			rows.add(data(i))
 		}
 		_, err := tx.Exec(ctx, insertMany, rows.ids, rows.customers, rows.sums)
 		return err
-	})
+	}
+	b := &pgx.Batch{}
+	for i := range n {
+		p := data(i)
+		b.Queue(insertOne, p.OrderID, p.Customer, p.Sum)
+	}
+	return tx.SendBatch(ctx, b).Close()
 }
 
 // rows are the columns of a bulk INSERT.

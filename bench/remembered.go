@@ -27,10 +27,10 @@ func rememberedVsEmpty(ctx context.Context, e *env) error {
 		if err != nil {
 			return err
 		}
-		if err := c.consume(ctx, "50m", full, consumerSpec{Topic: topic, Batch: batchSize}); err != nil {
+		if err := c.consume(ctx, "50m", full, consumerSpec{Topic: topic, Batch: batchSize, Bulk: true}); err != nil {
 			return err
 		}
-		if err := c.inboxRun(ctx, "empty", topic, batchSize); err != nil {
+		if err := c.inboxRun(ctx, "empty", consumerSpec{Topic: topic, Batch: batchSize, Bulk: true}); err != nil {
 			return err
 		}
 		c.done(round)

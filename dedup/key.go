@@ -3,6 +3,7 @@ package dedup
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -32,14 +33,13 @@ func (k Key) stored(trusted bool, since time.Time) eventKey {
 	id, isV7 := parseV7(k.ID)
 	text := k.ID
 	if isV7 {
-		text = id.String() // upper and lower case are the same UUID
+		text = strings.ToLower(k.ID) // upper and lower case are the same UUID
 	}
-	h := sha256.New()
-	h.Write([]byte(k.Source))
-	h.Write([]byte{0})
-	h.Write([]byte(text))
+	var room [128]byte // on the stack, for what is usual
+	both := append(append(append(room[:0], k.Source...), 0), text...)
+	sum := sha256.Sum256(both)
 	var key eventKey
-	copy(key.uuid[:], h.Sum(nil))
+	copy(key.uuid[:], sum[:])
 	version := byte(8) // RFC 9562: custom
 	if isV7 && trusted {
 		at := time.UnixMilli(int64(binary.BigEndian.Uint64(id[:8]) >> 16)) //nolint:gosec // 48 bits

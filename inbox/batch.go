@@ -63,7 +63,8 @@ type batchHandler struct {
 }
 
 func registerBatch[T any](in *Inbox, typ event.Type[T], overSQL bool, handle func(context.Context, *transaction, []Event[T]) error, around []Middleware) {
-	attempt, err := chain(slices.Concat(in.cfg.Middleware, around))
+	all := slices.Concat(in.cfg.Middleware, around)
+	attempt, err := chain(all)
 	if err != nil {
 		in.abort(fmt.Errorf("inbox: handler of %q: %w", typ.Name, err))
 		return
@@ -74,9 +75,14 @@ func registerBatch[T any](in *Inbox, typ event.Type[T], overSQL bool, handle fun
 	}
 	b.run = func(ctx context.Context, tx *transaction, events []any, number int) error {
 		typed := make([]Event[T], len(events))
-		envelopes := make([]event.Envelope, len(events))
 		for i, e := range events {
 			typed[i] = *e.(*Event[T])
+		}
+		if len(all) == 0 {
+			return guard(func() error { return handle(ctx, tx, typed) })
+		}
+		envelopes := make([]event.Envelope, len(events))
+		for i := range typed {
 			envelopes[i] = typed[i].Envelope
 		}
 		return attempt(ctx, &Attempt{

@@ -29,12 +29,12 @@ type task struct {
 	size  int64
 	quota *quota // of the room, that its type has
 
-	trial                              // attempts, as the type's breaker counts them
-	lost   int                         // connections lost while the handler ran
-	retry  *backoff.ExponentialBackOff // pauses that are this message's own
-	outage *backoff.ExponentialBackOff // pauses while the database is away
-	dead   *death                      // nil while it may be handled
-	moving bool                        // its row is written; a copy is to be published
+	trial         // attempts, as the type's breaker counts them
+	lost   int    // connections lost while the handler ran
+	retry  pauses // that are this message's own
+	outage pauses // while the database is away
+	dead   *death // nil while it may be handled
+	moving bool   // its row is written; a copy is to be published
 
 	batch  *batchHandler // nil unless its type's handler takes several
 	alone  bool          // in no batch any more: one with it has failed, or it is special
@@ -139,7 +139,7 @@ func (r *runner) register() error {
 func (r *runner) take(ctx context.Context, d *brokers.Delivery) {
 	t := &task{
 		ctx: ctx, d: d, key: identity(d), hash: keyHash(&d.Message), size: size(&d.Message),
-		retry: r.backoff(r.cfg.RetryMax), outage: r.backoff(maxOutagePause), quota: r.quotas[d.Message.Type],
+		retry: pauses{r: r, longest: r.cfg.RetryMax}, outage: pauses{r: r, longest: maxOutagePause}, quota: r.quotas[d.Message.Type],
 		batch: r.handlers[d.Message.Type].batch,
 	}
 	if !r.room.take(t.size, t.quota, ctx, r.ctx) {
@@ -222,6 +222,23 @@ func (r *runner) backoff(longest time.Duration) *backoff.ExponentialBackOff {
 		InitialInterval: r.cfg.RetryBase, MaxInterval: longest, Multiplier: 2, RandomizationFactor: 0.5,
 	}
 }
+
+// pauses is a backoff that costs nothing before the first pause: most messages
+// need none.
+type pauses struct {
+	r       *runner
+	longest time.Duration
+	begun   *backoff.ExponentialBackOff
+}
+
+func (p *pauses) NextBackOff() time.Duration {
+	if p.begun == nil {
+		p.begun = p.r.backoff(p.longest)
+	}
+	return p.begun.NextBackOff()
+}
+
+func (p *pauses) Reset() { p.begun = nil }
 
 // gone and back log an outage once.
 func (r *runner) gone(err error) {

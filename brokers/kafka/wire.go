@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"errors"
+	"strings"
 	"time"
 	"unsafe"
 
@@ -162,11 +163,12 @@ func (s *slab) record(r *sarama.Record, m *brokers.Message) int {
 
 // toMessage is the way back.
 func toMessage(in *sarama.ConsumerMessage) brokers.Message {
-	m := brokers.Message{Topic: in.Topic, Key: string(in.Key), Payload: in.Value}
+	text := newTexts(in)
+	m := brokers.Message{Topic: in.Topic, Key: text.of(in.Key), Payload: in.Value}
 	var debeziumID string
 	var haveDebeziumID bool
 	for _, h := range in.Headers {
-		value := string(h.Value)
+		value := text.of(h.Value)
 		switch name := string(h.Key); name {
 		case headerSpecVersion:
 		case headerID:
@@ -202,6 +204,35 @@ func toMessage(in *sarama.ConsumerMessage) brokers.Message {
 		}
 	}
 	return m
+}
+
+// texts are the key and header values of one message as strings that share their
+// memory: one allocation instead of one each. They do not share the bytes that
+// were received, of which a string that is kept would hold a whole fetch.
+type texts struct {
+	all string
+	at  int
+}
+
+func newTexts(in *sarama.ConsumerMessage) *texts {
+	n := len(in.Key)
+	for _, h := range in.Headers {
+		n += len(h.Value)
+	}
+	var b strings.Builder
+	b.Grow(n)
+	b.Write(in.Key)
+	for _, h := range in.Headers {
+		b.Write(h.Value)
+	}
+	return &texts{all: b.String()}
+}
+
+// of returns the next one, which is b's copy.
+func (t *texts) of(b []byte) string {
+	s := t.all[t.at : t.at+len(b)]
+	t.at += len(b)
+	return s
 }
 
 // addHeader keeps the last of several headers with one name, as Kafka's own
