@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"time"
 
+	"github.com/IBM/sarama"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -64,6 +66,11 @@ func runConsumer(ctx context.Context, text string) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	// A process-wide setting of the client: without a limit it unpacks each fetch
+	// into buffers that it throws away.
+	sarama.MaxDecompressedBatchSize = 64 << 20
+	// The bare loop's process has its messages in memory, and so seldom collects.
+	debug.SetGCPercent(400)
 	stop, err := profile(s.Profile)
 	if err != nil {
 		return err

@@ -30,6 +30,10 @@
 // events needs somebody's decision. Release restarts the member's session:
 // everything that is not committed is delivered again, in order.
 //
+// The client unpacks snappy in less memory and time, and within a bound, when
+// sarama.MaxDecompressedBatchSize is set; being process-wide, that is left to the
+// program.
+//
 // # On the wire
 //
 // CloudEvents 1.0 binary mode: attributes are headers with the prefix "ce_", the

@@ -22,8 +22,9 @@ const (
 	headerCorrelationID = "ce_correlationid"
 	headerCausationID   = "ce_causationid"
 
-	headerDebeziumID = "id" // Debezium's outbox event router
-	specVersion      = "1.0"
+	headerDebeziumID  = "id" // Debezium's outbox event router
+	headerTraceparent = "traceparent"
+	specVersion       = "1.0"
 )
 
 // The same as bytes, shared by all records: nobody changes a record's bytes.
@@ -169,7 +170,7 @@ func toMessage(in *sarama.ConsumerMessage) brokers.Message {
 	var haveDebeziumID bool
 	for _, h := range in.Headers {
 		value := text.of(h.Value)
-		switch name := string(h.Key); name {
+		switch string(h.Key) {
 		case headerSpecVersion:
 		case headerID:
 			m.ID = value
@@ -186,14 +187,16 @@ func toMessage(in *sarama.ConsumerMessage) brokers.Message {
 		case headerTime:
 			t, err := time.Parse(time.RFC3339Nano, value)
 			if err != nil {
-				addHeader(&m, name, value) // kept for whoever wants to look
+				addHeader(&m, headerTime, value) // kept for whoever wants to look
 				continue
 			}
 			m.Time = t
 		case headerDebeziumID:
 			debeziumID, haveDebeziumID = value, true
+		case headerTraceparent: // in nearly every message: not copied
+			addHeader(&m, headerTraceparent, value)
 		default:
-			addHeader(&m, name, value)
+			addHeader(&m, string(h.Key), value)
 		}
 	}
 	if haveDebeziumID {
@@ -214,7 +217,7 @@ type texts struct {
 	at  int
 }
 
-func newTexts(in *sarama.ConsumerMessage) *texts {
+func newTexts(in *sarama.ConsumerMessage) texts {
 	n := len(in.Key)
 	for _, h := range in.Headers {
 		n += len(h.Value)
@@ -225,7 +228,7 @@ func newTexts(in *sarama.ConsumerMessage) *texts {
 	for _, h := range in.Headers {
 		b.Write(h.Value)
 	}
-	return &texts{all: b.String()}
+	return texts{all: b.String()}
 }
 
 // of returns the next one, which is b's copy.
