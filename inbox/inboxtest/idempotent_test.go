@@ -22,13 +22,13 @@ import (
 	"github.com/outboxkit/outboxkit/outbox"
 )
 
-func stress(t testing.TB) inboxtest.Stress {
-	t.Helper()
-	return inboxtest.Stress{Events: orders(), Database: emptied(t), Snapshot: state}
+func stress(database func(testing.TB) *pgxpool.Pool) inboxtest.Stress {
+	return inboxtest.Stress{Events: orders(), Database: database, Snapshot: state}
 }
 
 func TestGoodHandlersPass(t *testing.T) {
 	t.Parallel()
+	take := few(t)
 	for name, c := range map[string]inboxtest.Consumer{
 		"pgx": consumer(func(*pgxpool.Pool) handle { return reserve }),
 		"sql": consumerSQL(func(ctx context.Context, tx *sql.Tx, e inbox.Event[order]) error {
@@ -68,7 +68,7 @@ func TestGoodHandlersPass(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := stress(t)
+			s := stress(take(t))
 			c.RequireIdempotent(t, s)
 			for n := range s.Events {
 				s.Events[n].Key = ""
@@ -266,10 +266,11 @@ var bad = map[string]struct {
 
 func TestBadHandlersAreCaught(t *testing.T) {
 	t.Parallel()
+	take := few(t)
 	for name, c := range bad {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := stress(t)
+			s := stress(take(t))
 			text := failure(t, func(t testing.TB) { c.consumer.RequireIdempotent(t, s) })
 			for _, want := range c.want {
 				require.Contains(t, text, want)
@@ -309,7 +310,7 @@ func TestMailsSentTwiceAreCaught(t *testing.T) {
 			return reserve(ctx, tx, e)
 		}
 	})
-	s := stress(t)
+	s := stress(emptied(t))
 	empty := s.Database
 	s.Database = func(t testing.TB) *pgxpool.Pool {
 		mails = &mailServer{}
@@ -342,9 +343,10 @@ func (m *mailServer) String() string {
 // A seed repeats where connections break and what is delivered when.
 func TestSeedRepeats(t *testing.T) {
 	t.Parallel()
+	db := emptied(t)
 	observe := func(seed uint64) (seen []string) {
 		var mu sync.Mutex
-		s := stress(t)
+		s := stress(db)
 		s.Seed = seed
 		c := inboxtest.Consumer{New: func(pool *pgxpool.Pool, from brokers.Subscriber) (*inbox.Inbox, error) {
 			cfg := config(from)
@@ -370,7 +372,7 @@ func TestSeedRepeats(t *testing.T) {
 	require.Equal(t, first, observe(7))
 	require.NotEqual(t, first, observe(8))
 	text := failure(t, func(t testing.TB) {
-		s := stress(t)
+		s := stress(db)
 		s.Seed = 42
 		bad["changes outside its transaction"].consumer.RequireIdempotent(t, s)
 	})
@@ -381,7 +383,7 @@ func TestSeedRepeats(t *testing.T) {
 func TestEmptyTestsFail(t *testing.T) {
 	t.Parallel()
 	good := consumer(func(*pgxpool.Pool) handle { return reserve })
-	own := database(t)
+	take, own := few(t), database(t)
 	for name, c := range map[string]struct {
 		consumer inboxtest.Consumer
 		change   func(s *inboxtest.Stress)
@@ -409,7 +411,7 @@ func TestEmptyTestsFail(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := stress(t)
+			s := stress(take(t))
 			c.change(&s)
 			require.Contains(t, failure(t, func(t testing.TB) { c.consumer.RequireIdempotent(t, s) }), c.want)
 		})
@@ -425,7 +427,7 @@ func TestAHandlerThatHangsIsNotWaitedForForEver(t *testing.T) {
 		}
 	})
 	c.Timeout = 300 * time.Millisecond
-	s := stress(t)
+	s := stress(emptied(t))
 	text := failure(t, func(t testing.TB) { c.RequireIdempotent(t, s) })
 	require.Contains(t, text, "1 deliveries are still not settled: does a handler hang")
 }

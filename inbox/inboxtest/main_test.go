@@ -85,6 +85,21 @@ func emptied(t testing.TB) func(testing.TB) *pgxpool.Pool {
 	}
 }
 
+// few returns databases for parallel subtests of t, which share them: a subtest
+// takes one when it is free. Making one costs more than what most do in it.
+func few(t *testing.T) (take func(t testing.TB) func(testing.TB) *pgxpool.Pool) {
+	t.Helper()
+	free := make(chan func(testing.TB) *pgxpool.Pool, 3)
+	for range cap(free) {
+		free <- emptied(t)
+	}
+	return func(t testing.TB) func(testing.TB) *pgxpool.Pool {
+		d := <-free
+		t.Cleanup(func() { free <- d })
+		return d
+	}
+}
+
 // state is everything that the handlers of these tests may change.
 var state = inboxtest.Query(
 	`SELECT sku, qty FROM stock`,
