@@ -152,10 +152,10 @@ func (s *story) progress(ctx context.Context) (p progress, err error) {
 	return p, err
 }
 
-var errStalled = errors.New("events are still under way, and for 30s nothing has happened")
+var errStalled = errors.New("events are still under way, and for a minute nothing has happened")
 
-// await waits for cond. It gives up with errStalled when nothing happens for 30
-// seconds.
+// await waits for cond. It gives up with errStalled when nothing happens for a
+// minute.
 func (s *story) await(ctx context.Context, cond func(progress) bool) error {
 	poll := time.NewTicker(50 * time.Millisecond)
 	defer poll.Stop()
@@ -172,7 +172,7 @@ func (s *story) await(ctx context.Context, cond func(progress) bool) error {
 		if now != last {
 			last, moved = now, time.Now()
 		}
-		if time.Since(moved) > 30*time.Second {
+		if time.Since(moved) > time.Minute {
 			return errStalled
 		}
 		select {
