@@ -13,7 +13,12 @@ import (
 // under load. The gate holds the transaction exactly there, and what the database
 // says of it then is checked, before the blow falls.
 func TestKilledAtEveryStep(t *testing.T) {
-	overBoth(t, func(t *testing.T, b faultBroker) { killAtEveryStep(t, b, "") })
+	overBoth(t, func(t *testing.T, b faultBroker) { killAtEveryStep(t, b, memberSpec{}) })
+}
+
+// The same with batches: one transaction for several orders.
+func TestKilledAtEveryStepOfABatch(t *testing.T) {
+	overBoth(t, func(t *testing.T, b faultBroker) { killAtEveryStep(t, b, memberSpec{Batch: true}) })
 }
 
 // The same with a broker destination for dead letters: a copy may be repeated,
@@ -24,13 +29,14 @@ func TestKilledAtEveryStepOfDeadLettersOnTheirWayToTheBroker(t *testing.T) {
 		if b.kafka != nil {
 			to = createTopic(t, b.kafka, 1)
 		}
-		killAtEveryStep(t, b, to)
+		killAtEveryStep(t, b, memberSpec{DeadLetterTo: to})
 	})
 }
 
-func killAtEveryStep(t *testing.T, b faultBroker, deadLetterTo string) {
+func killAtEveryStep(t *testing.T, b faultBroker, spec memberSpec) {
 	w := newFaultWorld(t, b)
-	m := w.join(memberSpec{Name: "only", Session: 2 * time.Second, Attempts: 2, DeadLetterTo: deadLetterTo})
+	spec.Name, spec.Session, spec.Attempts = "only", time.Second, 2
+	m := w.join(spec)
 	stop := w.write(load{perSecond: 300, kind: everyNth("poison", 20)})
 	w.eventually(func() bool { return w.effects() > 20 }, "the member works")
 	steps := []moment{
@@ -38,7 +44,7 @@ func killAtEveryStep(t *testing.T, b faultBroker, deadLetterTo string) {
 		before("commit of handler"), after("commit of handler"),
 		before("dead"), after("dead"), after("commit of dead"), before("blocked"), after("commit of blocked"),
 	}
-	if deadLetterTo != "" {
+	if spec.DeadLetterTo != "" {
 		steps = []moment{before("moving"), before("commit of moving"), after("commit of moving"), before("moved"), after("moved")}
 	}
 	for _, at := range steps {
@@ -46,11 +52,13 @@ func killAtEveryStep(t *testing.T, b faultBroker, deadLetterTo string) {
 		w.blow(m, at, "killed", func(*gateConn) { m.kill() })
 	}
 	stop()
-	if deadLetterTo == "" {
-		w.judge(true)
-		return
+	dead := w.judge(true)
+	if spec.DeadLetterTo != "" {
+		w.requireCopies(spec.DeadLetterTo, len(dead))
 	}
-	w.requireCopies(deadLetterTo, len(w.judge(true)))
+	if spec.Batch {
+		require.Greater(t, w.inBatches(), w.effects()/10, "there were batches")
+	}
 }
 
 // blow holds a transaction of m at a moment, makes sure that it is there, and

@@ -56,7 +56,8 @@ func (s *storm) Publish(ctx context.Context, msgs []brokers.Message) []error {
 
 // Each message comes two to ten times, over two topics, to two members of one
 // consumer that work at the same time. Order per key holds across the topics,
-// because a claim of what another member is handling waits.
+// because a claim of what another member is handling waits. One member handles
+// batches.
 func TestDuplicateStorm(t *testing.T) {
 	overBoth(t, func(t *testing.T, b faultBroker) {
 		var second faultBroker
@@ -70,7 +71,7 @@ func TestDuplicateStorm(t *testing.T) {
 		w := newFaultWorldAt(t, b, consumerURL, consumer, to)
 		stop := w.write(load{perSecond: 250})
 		first := w.join(memberSpec{Name: "first", Session: 2 * time.Second, From: b.from})
-		other := w.join(memberSpec{Name: "second", Session: 2 * time.Second, From: second.from})
+		other := w.join(memberSpec{Name: "second", Session: 2 * time.Second, From: second.from, Batch: true})
 		w.eventually(func() bool { return w.effectsBy("first") > 300 && w.effectsBy("second") > 300 }, "each member is the first with some messages")
 		stop()
 		written := int64(count(t, w.shop, "orders"))

@@ -88,7 +88,7 @@ func newFaultWorld(t *testing.T, b faultBroker) *faultWorld {
 func newFaultWorldAt(t *testing.T, b faultBroker, consumerURL string, consumer *pgxpool.Pool, to brokers.Publisher) *faultWorld {
 	t.Helper()
 	w := &faultWorld{T: t, broker: b, consumerURL: as(t, consumerURL, "inbox_consumer"), consumer: consumer}
-	_, err := consumer.Exec(t.Context(), `ALTER TABLE effects ADD member text NOT NULL`)
+	_, err := consumer.Exec(t.Context(), `ALTER TABLE effects ADD member text NOT NULL, ADD tx xid8 NOT NULL DEFAULT pg_current_xact_id()`)
 	require.NoError(t, err)
 	w.shopURL, w.shop = producerDatabase(t)
 	_, err = w.shop.Exec(t.Context(), `ALTER TABLE orders ADD event_id text NOT NULL, ADD kind text NOT NULL`)
@@ -183,6 +183,11 @@ func (w *faultWorld) effects() int { return w.number(`SELECT count(*) FROM effec
 
 func (w *faultWorld) effectsBy(name string) int {
 	return w.number(`SELECT count(*) FROM effects WHERE member = $1`, name)
+}
+
+// inBatches counts the effects that shared a transaction with others.
+func (w *faultWorld) inBatches() int {
+	return w.number(`SELECT coalesce(sum(n), 0) FROM (SELECT count(*) n FROM effects GROUP BY tx) t WHERE n > 1`)
 }
 
 func (w *faultWorld) hasEffect(event string) bool {

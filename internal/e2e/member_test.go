@@ -45,6 +45,7 @@ type memberSpec struct {
 	PassKey        bool   // BlockKey off
 	OverSQL        bool   // the handler gets a *sql.Tx
 	Cured          bool   // "poison" is an order like others
+	Batch          bool   // the handler takes several orders at once
 	DeadLetterTo   string // topic or queue
 }
 
@@ -84,15 +85,7 @@ func runMember(specJSON string) error {
 	if err != nil {
 		return err
 	}
-	if spec.OverSQL {
-		inbox.OnSQL(in, placed, func(ctx context.Context, tx *sql.Tx, e inbox.Event[orderPlaced]) error {
-			return spec.handle(ctx, sqltx.SQL(tx), e)
-		})
-	} else {
-		inbox.On(in, placed, func(ctx context.Context, tx pgx.Tx, e inbox.Event[orderPlaced]) error {
-			return spec.handle(ctx, sqltx.Pgx(tx), e)
-		})
-	}
+	spec.register(in, placed)
 	print := func() {
 		stats, _ := json.Marshal(in.Stats())
 		fmt.Fprintf(os.Stderr, "%s%s\n", statsPrefix, stats)
@@ -117,6 +110,28 @@ const (
 	returnedPrefix = "milliseconds from SIGTERM to the return of Run: "
 )
 
+func (s memberSpec) register(in *inbox.Inbox, placed event.Type[orderPlaced]) {
+	switch {
+	case s.Batch:
+		inbox.OnBatch(in, placed, func(ctx context.Context, tx pgx.Tx, events []inbox.Event[orderPlaced]) error {
+			for _, e := range events {
+				if err := s.handle(ctx, sqltx.Pgx(tx), e); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	case s.OverSQL:
+		inbox.OnSQL(in, placed, func(ctx context.Context, tx *sql.Tx, e inbox.Event[orderPlaced]) error {
+			return s.handle(ctx, sqltx.SQL(tx), e)
+		})
+	default:
+		inbox.On(in, placed, func(ctx context.Context, tx pgx.Tx, e inbox.Event[orderPlaced]) error {
+			return s.handle(ctx, sqltx.Pgx(tx), e)
+		})
+	}
+}
+
 func (s memberSpec) handle(ctx context.Context, tx sqltx.Tx, e inbox.Event[orderPlaced]) error {
 	if _, err := tx.Exec(ctx, insertEffect+` VALUES ($1, $2, $3, $4)`, e.Data.UserID, e.Data.N, e.ID, s.Name); err != nil {
 		return err
@@ -138,7 +153,7 @@ func (s memberSpec) handle(ctx context.Context, tx sqltx.Tx, e inbox.Event[order
 func (s memberSpec) inbox(wire event.WireFormat) inbox.Config {
 	cfg := inbox.Config{
 		Consumer: "inventory", From: s.subscriber(), Wire: wire,
-		Concurrency: memberConcurrency, HandlerTimeout: s.HandlerTimeout, BlockKey: new(!s.PassKey),
+		Concurrency: memberConcurrency, BatchSize: 20, HandlerTimeout: s.HandlerTimeout, BlockKey: new(!s.PassKey),
 		Attempts: s.Attempts, RetryBase: 2 * time.Millisecond, RetryMax: 50 * time.Millisecond,
 	}
 	if s.DeadLetterTo != "" {
@@ -151,7 +166,7 @@ func (s memberSpec) subscriber() brokers.Subscriber {
 	if s.RabbitMQ != "" {
 		return rabbitmq.NewSubscriber(rabbitmq.SubscriberConfig{
 			URL: s.RabbitMQ, Declare: true, DrainTimeout: s.DrainTimeout,
-			Client: func(c *amqp.Config) { c.Heartbeat = s.Session / 2 }, // the broker waits for two
+			Client: func(c *amqp.Config) { c.Heartbeat = max(s.Session/2, time.Second) }, // the broker waits for two
 		}, s.From...)
 	}
 	return kafka.NewSubscriber(kafka.Config{
