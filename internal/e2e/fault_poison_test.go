@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -35,6 +36,14 @@ func poison(t *testing.T, b faultBroker, oneIn int64, passKey bool) {
 	}, "load and poison")
 	stop()
 	poisonous := w.poisonous()
+	// Others go on until all poison is dead: if nothing but poison were left, it
+	// would look like an outage, and wait.
+	stop = w.write(load{perSecond: 50})
+	w.eventually(func() bool {
+		dead := w.dead()
+		return !slices.ContainsFunc(poisonous, func(p history.Write) bool { return !slices.Contains(dead, p) })
+	}, "all poison dies")
+	stop()
 	dead := w.judge(!passKey)
 	isDead := map[history.Write]bool{}
 	for _, d := range dead {

@@ -46,6 +46,7 @@ type memberSpec struct {
 	OverSQL        bool   // the handler gets a *sql.Tx
 	Cured          bool   // "poison" is an order like others
 	Batch          bool   // the handler takes several orders at once
+	NoBreaker      bool   // poison dies even if nothing else is handled meanwhile
 	DeadLetterTo   string // topic or queue
 }
 
@@ -153,7 +154,7 @@ func (s memberSpec) handle(ctx context.Context, tx sqltx.Tx, e inbox.Event[order
 func (s memberSpec) inbox(wire event.WireFormat) inbox.Config {
 	cfg := inbox.Config{
 		Consumer: "inventory", From: s.subscriber(), Wire: wire,
-		Concurrency: memberConcurrency, BatchSize: 20, HandlerTimeout: s.HandlerTimeout, BlockKey: new(!s.PassKey),
+		Concurrency: memberConcurrency, BatchSize: 20, HandlerTimeout: s.HandlerTimeout, BlockKey: new(!s.PassKey), Breaker: new(!s.NoBreaker),
 		Attempts: s.Attempts, RetryBase: 2 * time.Millisecond, RetryMax: 50 * time.Millisecond,
 	}
 	if s.DeadLetterTo != "" {
