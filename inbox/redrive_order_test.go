@@ -111,3 +111,50 @@ func TestEventStoredBehindADeadLetterThatIsBeingResolved(t *testing.T) {
 		})
 	}
 }
+
+// Dead letters with a copy at the broker wait for a person like others.
+func TestRedriveOfWhatWasRouted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.bury(w.config("inventory"), message("a", 0), message("b", 1), message("c", 2))
+	w.exec(`UPDATE inbox.dead SET state = CASE key WHEN 'a' THEN 'moved' ELSE 'moving' END`)
+	in := w.redriving(w.config("inventory"), insert("inventory"))
+	require.EqualValues(t, 1, w.redrive(inbox.DeadFilter{State: "moved"}))
+	n, err := inbox.Discard(t.Context(), w.pool, "", inbox.DeadFilter{Key: "c"}, why)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, n)
+	eventually(t, "the moved one", func() bool { return w.effects() == 1 })
+	w.redrive(inbox.DeadFilter{})
+	eventually(t, "both", func() bool { return w.effects() == 2 })
+	require.NoError(t, in.end())
+	require.Equal(t, "0 redriven, 1 redriven, 2 discarded", w.states())
+}
+
+// A stop does not wait for a redriven event longer than for messages: its handler's
+// context ends, nothing of it stays, and another inbox handles it.
+func TestRedriveIsGivenUpAtTheEnd(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.bury(w.config("inventory"), message("a", 0), message("a", 1))
+	entered := make(chan struct{})
+	in := w.redriving(w.config("inventory"), func(ctx context.Context, tx pgx.Tx, e inbox.Event[order]) error {
+		if err := insert("inventory")(ctx, tx, e); err != nil {
+			return err
+		}
+		close(entered)
+		<-ctx.Done()
+		return ctx.Err()
+	})
+	w.redrive(inbox.DeadFilter{})
+	<-entered
+	began := time.Now()
+	require.NoError(t, in.end())
+	require.Less(t, time.Since(began), 10*time.Second, "the handler has 30 s")
+	require.Zero(t, w.effects())
+	require.Equal(t, "0 retrying, 1 blocked", w.states())
+	require.Zero(t, in.Stats().Failures)
+	in = w.redriving(w.config("inventory"), insert("inventory"))
+	eventually(t, "both", func() bool { return w.effects() == 2 })
+	require.NoError(t, in.end())
+	require.Equal(t, "0 1", w.applied())
+}

@@ -70,6 +70,9 @@ func outcomeText(o outcome) string {
 	if o.Dead > 0 {
 		text += fmt.Sprintf(", %d dead again", o.Dead)
 	}
+	if o.Blocked > 0 {
+		text += fmt.Sprintf(", %d blocked", o.Blocked)
+	}
 	if o.Retrying > 0 {
 		text += fmt.Sprintf(", %d still wait", o.Retrying)
 	}
@@ -100,6 +103,8 @@ func (p *dlqPrinter) wait(ctx context.Context, s deadStore, action int64, patien
 		switch {
 		case o.Retrying == 0 && o.Dead > 0:
 			return &o, fmt.Errorf("%d events are dead again: relay dlq list --state dead", o.Dead)
+		case o.Retrying == 0 && o.Blocked > 0:
+			return &o, fmt.Errorf("%d events are blocked behind a dead one of their key: redrive or discard that, and they follow", o.Blocked)
 		case o.Retrying == 0:
 			return &o, nil
 		case time.Since(changed) >= patience:

@@ -63,6 +63,7 @@ func TestRedriveProgress(t *testing.T) {
 		},
 		"pipe":       {scripted{outcomes: []outcome{{Retrying: 3}, {Redriven: 3}}}, false, "3 events were to be redriven; with what followed behind them: 3 redriven\n", ""},
 		"dead again": {scripted{outcomes: []outcome{{Redriven: 2, Dead: 1}}}, false, "3 events were to be redriven; with what followed behind them: 2 redriven, 1 dead again\n", "1 events are dead again"},
+		"blocked":    {scripted{outcomes: []outcome{{Redriven: 1, Blocked: 2}}}, false, "3 events were to be redriven; with what followed behind them: 1 redriven, 2 blocked\n", "2 events are blocked behind a dead one"},
 		"nobody":     {scripted{outcomes: []outcome{{Retrying: 3}}}, false, "3 events were to be redriven; with what followed behind them: 0 redriven, 3 still wait\n", "3 events still wait, and nothing has happened for 300ms: start the consumer"},
 		"busy":       {scripted{outcomes: []outcome{{Redriven: 3}}, err: fmt.Errorf("2 more, but are %w", relay.ErrBeingPublished)}, false, "3 events were to be redriven; with what followed behind them: 3 redriven\n", "being published"},
 		"broken":     {scripted{err: errors.New("no connection")}, false, "", "no connection (after 3 events)"},

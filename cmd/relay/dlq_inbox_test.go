@@ -100,7 +100,7 @@ func TestDLQOfAnInbox(t *testing.T) {
 	out, code = dlq("redrive", "--class", "attempts", "--rate", "50", "--reason", "mended", "--json")
 	stop()
 	require.Equal(t, 1, code, out)
-	require.Contains(t, out, `{"action":"redrive","events":3,"dry_run":false,"outcome":{"redriven":3,"retrying":0,"dead":1}}`)
+	require.Contains(t, out, `{"action":"redrive","events":3,"dry_run":false,"outcome":{"redriven":3,"retrying":0,"dead":1,"blocked":0}}`)
 	require.Contains(t, out, "1 events are dead again")
 	var states string
 	require.NoError(t, pool.QueryRow(t.Context(), `SELECT string_agg(concat(key, ' ', state), ', ' ORDER BY n) FROM inbox.dead`).Scan(&states))

@@ -46,6 +46,7 @@ type outcome struct {
 	Redriven  int64    `json:"redriven"`
 	Retrying  int64    `json:"retrying"`
 	Dead      int64    `json:"dead"`
+	Blocked   int64    `json:"blocked"`             // chosen in an inbox, but behind another of their key
 	Untouched []string `json:"untouched,omitempty"` // types of an inbox's that nobody has tried yet
 	untried   int64    // events of an outbox that nobody has tried yet
 }
@@ -250,14 +251,14 @@ func (s inboxStore) act(ctx context.Context, redrive bool, f dlqFilter, a dlqAct
 
 func (s inboxStore) outcome(ctx context.Context, action int64) (outcome, error) {
 	o, err := inbox.RedriveOutcome(ctx, s.pool, s.schema, action)
-	return outcome{Redriven: o.Redriven, Retrying: o.Retrying, Dead: o.Dead, Untouched: o.Untouched}, err
+	return outcome{Redriven: o.Redriven, Retrying: o.Retrying, Dead: o.Dead, Blocked: o.Blocked, Untouched: o.Untouched}, err
 }
 
 func (inboxStore) idle(o outcome) string {
 	if len(o.Untouched) == 0 {
 		return "they are tried again later, see relay dlq list --state retrying"
 	}
-	return fmt.Sprintf("no running inbox has taken them: start the consumer, with handlers for %q. It handles them when it runs", o.Untouched)
+	return fmt.Sprintf("no running inbox has taken them: start the consumer, with handlers for %q; it handles them then. If it runs, the circuit of the type may be open: see its log", o.Untouched)
 }
 
 // partly reports an error after which the rest has been done.
