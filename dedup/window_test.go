@@ -44,6 +44,36 @@ func claim(t testing.TB, pool *pgxpool.Pool, s *dedup.Postgres, key dedup.Key) d
 	return results[0]
 }
 
+// ways are the statements that claim one key.
+var ways = map[string]func(ctx context.Context, tx pgx.Tx, s *dedup.Postgres, key dedup.Key) (dedup.Result, error){
+	"Claim": func(ctx context.Context, tx pgx.Tx, s *dedup.Postgres, key dedup.Key) (dedup.Result, error) {
+		results, err := s.Claim(ctx, tx, key)
+		if err != nil {
+			return 0, err
+		}
+		return results[0], nil
+	},
+	"Queue": func(ctx context.Context, tx pgx.Tx, s *dedup.Postgres, key dedup.Key) (result dedup.Result, err error) {
+		b := &pgx.Batch{}
+		s.Queue(b, key, &result)
+		return result, tx.SendBatch(ctx, b).Close()
+	},
+}
+
+// eachWay claims in each way, each time in a transaction that rolls back, and
+// wants the same result.
+func eachWay(t testing.TB, pool *pgxpool.Pool, s *dedup.Postgres, want dedup.Result, key dedup.Key) {
+	t.Helper()
+	for name, way := range ways {
+		tx, err := pool.Begin(t.Context())
+		require.NoError(t, err)
+		got, err := way(t.Context(), tx, s, key)
+		require.NoError(t, err, name)
+		require.Equal(t, want, got, name)
+		require.NoError(t, tx.Rollback(t.Context()))
+	}
+}
+
 // remember puts a claim into seen that was made in the past.
 func remember(t testing.TB, db interface {
 	Exec(context.Context, string, ...any) (pgconn.CommandTag, error)
@@ -101,9 +131,9 @@ func TestSlotsAreEmptiedTwoDaysPastTheWindow(t *testing.T) {
 		require.Equal(t, n < 7, remembered(t, pool, s, key), "%d days old", n)
 	}
 	require.True(t, remembered(t, pool, s, shared))
-	require.Equal(t, dedup.Duplicate, claim(t, pool, s, fresh))
-	require.Equal(t, dedup.Duplicate, claim(t, pool, s, past[6]), "outside the window, but known")
-	require.Equal(t, dedup.OutsideWindow, claim(t, pool, s, past[8]))
+	eachWay(t, pool, s, dedup.Duplicate, fresh)
+	eachWay(t, pool, s, dedup.Duplicate, past[6]) // outside the window, but known
+	eachWay(t, pool, s, dedup.OutsideWindow, past[8])
 }
 
 // What has been truncated is not claimed again, although the window is widened
@@ -118,42 +148,44 @@ func TestForgottenIsNotClaimedAgain(t *testing.T) {
 	old := remember(t, pool, s, now.Add(-5*day))
 	require.Equal(t, 1, maintain(t, s))
 	wide := store(t, pool, dedup.Config{Consumer: "c", WindowDays: 20})
-	require.Equal(t, dedup.OutsideWindow, claim(t, pool, wide, old))
-	require.Equal(t, dedup.OutsideWindow, claim(t, pool, wide, keyAt(now.Add(-6*day))))
-	require.Equal(t, dedup.Claimed, claim(t, pool, wide, keyAt(now.Add(-5*day+2*time.Second))), "newer than all that was forgotten")
+	eachWay(t, pool, wide, dedup.OutsideWindow, old)
+	eachWay(t, pool, wide, dedup.OutsideWindow, keyAt(now.Add(-6*day)))
+	eachWay(t, pool, wide, dedup.Claimed, keyAt(now.Add(-5*day+2*time.Second))) // newer than all that was forgotten
 }
 
 // A claim that waits for its leaf while it is truncated learns of it.
 func TestClaimBehindATruncationLearnsOfIt(t *testing.T) {
 	t.Parallel()
-	pool := database(t, "")
-	established(t, pool, "inbox", "c")
-	s := store(t, pool, dedup.Config{Consumer: "c", WindowDays: 1})
-	now := time.Now()
-	remember(t, pool, s, now)
-	old := remember(t, pool, s, now.Add(-5*day))
-	tx, err := pool.Begin(t.Context())
-	require.NoError(t, err)
-	var done bool
-	require.NoError(t, tx.QueryRow(t.Context(), `SELECT inbox.forget_seen($1)`, slotOf(now.Add(-5*day))).Scan(&done))
-	require.True(t, done)
-	// In the window of a consumer that has just been started with a wider one.
-	wide := store(t, pool, dedup.Config{Consumer: "c", WindowDays: 20})
-	var g errgroup.Group
-	var got dedup.Result
-	g.Go(func() error {
-		return pgx.BeginFunc(context.Background(), pool, func(tx pgx.Tx) error {
-			results, err := wide.Claim(context.Background(), tx, old)
-			if err == nil {
-				got = results[0]
-			}
-			return err
+	for name, way := range ways {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pool := database(t, "")
+			established(t, pool, "inbox", "c")
+			s := store(t, pool, dedup.Config{Consumer: "c", WindowDays: 1})
+			now := time.Now()
+			remember(t, pool, s, now)
+			old := remember(t, pool, s, now.Add(-5*day))
+			tx, err := pool.Begin(t.Context())
+			require.NoError(t, err)
+			var done bool
+			require.NoError(t, tx.QueryRow(t.Context(), `SELECT inbox.forget_seen($1)`, slotOf(now.Add(-5*day))).Scan(&done))
+			require.True(t, done)
+			// In the window of a consumer that has just been started with a wider one.
+			wide := store(t, pool, dedup.Config{Consumer: "c", WindowDays: 20})
+			var g errgroup.Group
+			var got dedup.Result
+			g.Go(func() error {
+				return pgx.BeginFunc(context.Background(), pool, func(tx pgx.Tx) (err error) {
+					got, err = way(context.Background(), tx, wide, old)
+					return err
+				})
+			})
+			waitsForLock(t, pool, 1)
+			require.NoError(t, tx.Commit(t.Context()))
+			require.NoError(t, g.Wait())
+			require.Equal(t, dedup.OutsideWindow, got)
 		})
-	})
-	waitsForLock(t, pool, 1)
-	require.NoError(t, tx.Commit(t.Context()))
-	require.NoError(t, g.Wait())
-	require.Equal(t, dedup.OutsideWindow, got)
+	}
 }
 
 func waitsForLock(t testing.TB, pool *pgxpool.Pool, n int) {
@@ -266,9 +298,11 @@ func TestSlowTransactionClaimsByTheStatementsClock(t *testing.T) {
 	require.NoError(t, pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
 		_, err := tx.Exec(t.Context(), `SELECT pg_sleep_until(to_timestamp($1))`, float64(end.Add(3*time.Second).Unix()))
 		require.NoError(t, err)
-		results, err := s.Claim(t.Context(), tx, edge)
-		require.NoError(t, err)
-		require.Equal(t, []dedup.Result{dedup.OutsideWindow}, results)
+		for name, way := range ways {
+			got, err := way(t.Context(), tx, s, edge)
+			require.NoError(t, err)
+			require.Equal(t, dedup.OutsideWindow, got, name)
+		}
 		return nil
 	}))
 }
