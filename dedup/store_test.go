@@ -148,6 +148,8 @@ func TestOnceThroughTheTurns(t *testing.T) {
 	}
 	require.True(t, once(asleep, 1).Duplicate, "nine turns later")
 	turn(t, pool, s)
+	require.False(t, once(s, 3).Duplicate)
+	require.True(t, once(asleep, 3).Duplicate, "in the slot that has just become the current one")
 	require.False(t, once(s, 1).Duplicate, "past the window")
 }
 

@@ -34,6 +34,12 @@ func (s *store) start(ctx context.Context, k dedup.Key, do doFunc) <-chan outcom
 // hold starts a call that runs until release is called with its result.
 func (s *store) hold(k dedup.Key) (release func(error), done <-chan outcome) {
 	entered, end := make(chan struct{}), make(chan error, 1)
+	s.t.Cleanup(func() { // a check that failed has not released it
+		select {
+		case end <- errFailed:
+		default:
+		}
+	})
 	done = s.start(s.t.Context(), k, func(context.Context) ([]byte, error) {
 		close(entered)
 		return []byte("held"), <-end
