@@ -17,6 +17,7 @@ const (
 	reasonNoType        = "no_type"        // no event type
 	reasonUnknownType   = "unknown_type"   // no handler, under UnknownDeadLetter
 	reasonOutsideWindow = "outside_window" // too old, or from the future, to tell whether it was handled
+	reasonCrashed       = "crashed"        // its handler never came to an end: the process died each time
 	reasonBlocked       = "blocked"        // behind a dead letter of its key
 )
 

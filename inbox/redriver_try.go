@@ -44,6 +44,14 @@ func (d *redriver) try(n int64) (next int64, err error) {
 	default:
 		return 0, d.fail(r, newDeath(reasonUndecodable, err), 0)
 	}
+	end, crashed, err := d.venture(ctx, d.store.UUID(identity(&r.d)), true)
+	switch {
+	case err != nil:
+		return 0, err
+	case crashed > 0:
+		return 0, d.fail(r, newDeath(reasonCrashed, errCrashed(crashed)), 0)
+	}
+	defer end()
 	opening, stop := context.WithTimeout(d.hard, d.patience())
 	defer stop()
 	tx, err := d.open(opening, n, h.overSQL)

@@ -27,6 +27,7 @@ func (r *runner) duplicate(t *task) (result, error) {
 			return result{}, fmt.Errorf("look for a dead letter: %w", err)
 		}
 	}
+	r.crashes.repeated(t)
 	r.stats.duplicates.Add(1)
 	return r.ack(t, nil)
 }

@@ -29,12 +29,13 @@ type task struct {
 	size  int64
 	quota *quota // of the room, that its type has
 
-	trial         // attempts, as the type's breaker counts them
-	lost   int    // connections lost while the handler ran
-	retry  pauses // that are this message's own
-	outage pauses // while the database is away
-	dead   *death // nil while it may be handled
-	moving bool   // its row is written; a copy is to be published
+	trial           // attempts, as the type's breaker counts them
+	doubtful bool   // a run that has died may have begun it; see crashes
+	lost     int    // connections lost while the handler ran
+	retry    pauses // that are this message's own
+	outage   pauses // while the database is away
+	dead     *death // nil while it may be handled
+	moving   bool   // its row is written; a copy is to be published
 
 	batch  *batchHandler // nil unless its type's handler takes several
 	alone  bool          // in no batch any more: one with it has failed, or it is special
@@ -53,14 +54,16 @@ type runner struct {
 	abort    func(error)
 	ctx      context.Context //nolint:containedctx // Run's: when it ends, nothing new begins
 
-	pool  *pgxpool.Pool
-	db    *sql.DB // the same pool, for OnSQL
-	store *dedup.Postgres
-	sql   statements
+	pool     *pgxpool.Pool
+	db       *sql.DB // the same pool, for OnSQL
+	store    *dedup.Postgres
+	sql      statements
+	crashSQL crashQueries
 
 	redrivePoll time.Duration
 
 	stubborn stubbornHandlers
+	crashes  crashes
 	away     atomic.Bool // the database is away, and that was logged
 	repeats  atomic.Bool // the last messages were duplicates
 	unknown  sync.Map    // names of unknown types that were logged
@@ -70,7 +73,7 @@ func newRunner(ctx context.Context, in *Inbox) *runner {
 	r := &runner{
 		cfg: in.cfg, stats: &in.stats, log: in.cfg.Logger.With("consumer", in.cfg.Consumer),
 		handlers: in.handlers, abort: in.abort, ctx: ctx,
-		pool: in.pool, db: stdlib.OpenDBFromPool(in.pool), sql: newStatements(in.cfg.Schema),
+		pool: in.pool, db: stdlib.OpenDBFromPool(in.pool), sql: newStatements(in.cfg.Schema), crashSQL: newCrashQueries(in.cfg.Schema),
 		redrivePoll: in.redrivePoll, quotas: newQuotas(in.handlers),
 	}
 	batches := false
@@ -105,7 +108,11 @@ func (r *runner) run() error {
 	for _, h := range r.handlers {
 		h.breaker.stop()
 	}
-	return r.stubborn.err()
+	err = r.stubborn.err()
+	if err == nil {
+		r.leave()
+	}
+	return err
 }
 
 // register waits for a database that is away; a schema that is missing or
@@ -120,6 +127,9 @@ func (r *runner) register() error {
 		store, err := dedup.NewPostgres(r.ctx, r.pool, cfg)
 		if err == nil {
 			r.store = store
+			err = r.enlist()
+		}
+		if err == nil {
 			r.back()
 			return nil
 		}
@@ -140,7 +150,8 @@ func (r *runner) take(ctx context.Context, d *brokers.Delivery) {
 	t := &task{
 		ctx: ctx, d: d, key: identity(d), hash: keyHash(&d.Message), size: size(&d.Message),
 		retry: pauses{r: r, longest: r.cfg.RetryMax}, outage: pauses{r: r, longest: maxOutagePause}, quota: r.quotas[d.Message.Type],
-		batch: r.handlers[d.Message.Type].batch,
+		batch:    r.handlers[d.Message.Type].batch,
+		doubtful: r.crashes.doubt(&d.Origin),
 	}
 	if !r.room.take(t.size, t.quota, ctx, r.ctx) {
 		r.release(t)
@@ -159,7 +170,7 @@ func (r *runner) group(t *task) any {
 	switch {
 	case t.alone || t.dead != nil || t.moving || t.seen:
 		return nil
-	case t.batch != nil:
+	case t.batch != nil && !t.doubtful:
 		return t.batch
 	case !t.probed && (t.d.Redelivered || r.repeats.Load()):
 		return probes{}

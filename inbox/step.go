@@ -75,6 +75,16 @@ func (r *runner) try(t *task) (result, error) {
 			return result{what: again, gap: gap}, nil
 		}
 		defer h.breaker.spared(&t.trial) // unless it comes to the point
+		end, crashed, err := r.venture(t.ctx, r.store.UUID(t.key), t.doubtful)
+		switch {
+		case err != nil:
+			return result{}, err
+		case crashed > 0:
+			t.attempts = crashed
+			t.die(reasonCrashed, errCrashed(crashed))
+		default:
+			defer end()
+		}
 	}
 	tx, opened, err := r.begin(t, h.overSQL && t.dead == nil)
 	if err != nil {

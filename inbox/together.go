@@ -121,6 +121,11 @@ func span(tasks []*task) (context.Context, context.CancelCauseFunc) {
 // attempt makes one transaction of b. Its error is the database's, and counts
 // against nobody. Without one, b.fates says what has been committed.
 func (r *runner) attempt(ctx context.Context, b *batch) error {
+	leave, err := r.crashes.join(ctx, 1)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	tx, blocked, err := r.beginBatch(ctx, b)
 	if err != nil {
 		return r.apart(b, err, outage(err))

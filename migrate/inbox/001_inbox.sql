@@ -205,8 +205,25 @@ CREATE TABLE {{.schema}}.dead_action (
   events bigint      NOT NULL DEFAULT 0
 );
 
+-- Runs that have begun and not ended: live ones, and such as have died.
+CREATE TABLE {{.schema}}.run (
+  n          bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  consumer   integer     NOT NULL REFERENCES {{.schema}}.consumer (id),
+  started_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- Attempts that have begun and not ended, of events that an earlier run may have
+-- died of. Almost always empty.
+CREATE TABLE {{.schema}}.begun (
+  consumer  integer     NOT NULL,
+  event_key uuid        NOT NULL,
+  attempts  integer     NOT NULL DEFAULT 1,
+  at        timestamptz NOT NULL DEFAULT clock_timestamp(),
+  PRIMARY KEY (consumer, event_key)
+);
+
 ---- create above / drop below ----
 
 DROP FUNCTION {{.schema}}.turn_foreign(), {{.schema}}.forget_foreign(integer), {{.schema}}.forget_seen(integer), {{.schema}}.key_seconds(uuid);
 DROP TABLE {{.schema}}.retention;
-DROP TABLE {{.schema}}.dead, {{.schema}}.dead_action, {{.schema}}.seen_foreign, {{.schema}}.seen, {{.schema}}.consumer;
+DROP TABLE {{.schema}}.begun, {{.schema}}.run, {{.schema}}.dead, {{.schema}}.dead_action, {{.schema}}.seen_foreign, {{.schema}}.seen, {{.schema}}.consumer;
