@@ -11,7 +11,8 @@ import (
 // keeps retries at a share of the traffic. What it looks at is the first
 // failures of different messages, never how often one of them has failed:
 //
-//   - half of the latest messages failed at their first attempt, or
+//   - one message after the other failed at its first attempt, or half of the
+//     latest did, or
 //   - a message is about to die, no message has succeeded since it first failed,
 //     and others have failed as well, or
 //   - the handler said so; see Unavailable.
@@ -70,10 +71,13 @@ func (s breakerState) String() string {
 }
 
 const (
-	// minSample is how many first failures open a breaker at least. More where
-	// more handlers run: those that fail quickly come in bursts between those that
-	// take their time.
-	minSample = 15
+	// sample is how many messages are looked at: half of them open the breaker. So
+	// many, because a third of them may be bad for good, and that must not.
+	sample = 200
+	// inARow is how many messages open it that failed one after the other, beside
+	// one for each handler that may run: those that fail quickly come in bursts
+	// between those that take their time.
+	inARow = 15
 	// minStreak is how many different messages must have failed, and none
 	// succeeded, for one that has used up its attempts not to die. One bad message
 	// alone, or two, are more likely bad than signs of an outage.
@@ -89,7 +93,7 @@ const (
 func newBreaker(name string, limits breakerLimits, log *slog.Logger) *breaker {
 	return &breaker{
 		name: name, limits: limits, log: log,
-		recent: newRecent(2 * max(minSample, limits.concurrency)), tokens: retryBurst / 10,
+		recent: newRecent(max(sample, 4*limits.concurrency)), tokens: retryBurst / 10,
 	}
 }
 
@@ -248,7 +252,7 @@ func (b *breaker) trips(t *trial, first, unavailable bool) bool {
 	if first {
 		b.recent.add(false)
 	}
-	return 2*b.recent.failures >= len(b.recent.ok) || lastAndAlone && b.streak >= minStreak && b.limits.attempts > 1
+	return b.streak >= inARow+b.limits.concurrency || 2*b.recent.failures >= len(b.recent.ok) || lastAndAlone && b.streak >= minStreak && b.limits.attempts > 1
 }
 
 // open begins a pause, and a generation: what has failed so far is forgiven.

@@ -259,15 +259,15 @@ func TestStopWhileACircuitIsOpen(t *testing.T) {
 	require.Empty(t, w.dead())
 }
 
-// A third of the messages fails at first. Retries run beside each other only as
+// Every eighth message fails at first. Retries run beside each other only as
 // far as successes have paid for them: a fifth.
 func TestRetriesAreAShareOfTheTraffic(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	cfg := w.config("inventory")
 	cfg.RetryBase, cfg.RetryMax = time.Nanosecond, time.Nanosecond
-	cfg.Attempts = 5
-	const events = 1500
+	cfg.Attempts = 6
+	const events = 1600
 	for n := range events {
 		w.publish(message(fmt.Sprint("k", n), n))
 	}
@@ -282,7 +282,7 @@ func TestRetriesAreAShareOfTheTraffic(t *testing.T) {
 			}
 			defer retrying.Add(-1)
 		}
-		if e.Data.N%3 == 0 && attempt < 4 {
+		if e.Data.N%8 == 0 && attempt < 5 {
 			return errBroken
 		}
 		successes.Add(1)
@@ -291,7 +291,7 @@ func TestRetriesAreAShareOfTheTraffic(t *testing.T) {
 	w.settled("inventory")
 	require.NoError(t, in.end())
 	require.Equal(t, events, w.effects())
-	require.EqualValues(t, events/3*3, retries.Load())
+	require.EqualValues(t, events/8*4, retries.Load())
 	require.LessOrEqual(t, beside.Load(), successes.Load()/5+10, "the first few are free")
 	t.Logf("%d retries, %d of them beside another, %d successes", retries.Load(), beside.Load(), successes.Load())
 }

@@ -31,7 +31,7 @@ func TestBreakerOpensBeforeAnyMessageDies(t *testing.T) {
 		b := testBreaker(4)
 		defer b.stop()
 		var all []*trial
-		for len(all) < minSample-1 {
+		for len(all) < inARow+4-1 {
 			tr := &trial{}
 			require.True(t, b.fail(t, tr))
 			require.Equal(t, 1, tr.attempts)
@@ -117,26 +117,51 @@ func TestBreakerFallsBackWhenItFailsAgain(t *testing.T) {
 // their time: neither may look like an outage.
 func TestBreakerStaysClosedWithPoison(t *testing.T) {
 	for _, concurrency := range []int{1, 16, 64, 256} {
-		b := testBreaker(concurrency)
-		var slow []*trial
-		random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // repeatable
-		for range 200_000 {
+		for _, share := range []float64{0.1, 0.3} {
+			stayClosed(t, concurrency, share)
+		}
+	}
+}
+
+func stayClosed(t *testing.T, concurrency int, share float64) {
+	t.Helper()
+	b := testBreaker(concurrency)
+	var slow []*trial
+	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // repeatable
+	for range 200_000 {
+		tr := &trial{}
+		require.True(t, b.now(tr))
+		if random.Float64() < share {
+			require.True(t, b.failed(tr, errDown, false))
+			continue
+		}
+		if slow = append(slow, tr); len(slow) == concurrency {
+			for _, s := range slow {
+				b.succeeded(s)
+			}
+			slow = slow[:0]
+		}
+	}
+	require.Nil(t, b.circuit())
+	require.Zero(t, b.generation)
+}
+
+// Half of the messages need what is away.
+func TestBreakerOpensWhenHalfOfTheMessagesFail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := testBreaker(16)
+		defer b.stop()
+		for n := 0; b.circuit() == nil; n++ {
+			require.Less(t, n, 2*sample)
 			tr := &trial{}
 			require.True(t, b.now(tr))
-			if random.Float64() < 0.1 {
-				require.True(t, b.failed(tr, errDown, false))
+			if n%5 < 2 {
+				b.succeeded(tr)
 				continue
 			}
-			if slow = append(slow, tr); len(slow) == concurrency {
-				for _, s := range slow {
-					b.succeeded(s)
-				}
-				slow = slow[:0]
-			}
+			b.failed(tr, errDown, false)
 		}
-		require.Nil(t, b.circuit())
-		require.Zero(t, b.generation)
-	}
+	})
 }
 
 // With few keys there are few first failures: the breaker opens when the first

@@ -147,6 +147,9 @@ func (s memberSpec) handle(ctx context.Context, tx sqltx.Tx, e inbox.Event[order
 	if slices.Contains(e.Data.Items, "poison") && !s.Cured {
 		return errPoison
 	}
+	if slices.Contains(e.Data.Items, "killer") {
+		return syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	}
 	_, err := tx.Exec(ctx, inHandler, e.ID)
 	return err
 }
