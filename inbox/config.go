@@ -96,8 +96,9 @@ type Config struct {
 	// asked about as well. Default (nil): errors are taken as they come.
 	Classify func(err error) error
 	// Breaker pauses a type whose handler fails for one message after the other,
-	// see [Circuit]; with new(false) they all become dead letters. Default (nil):
-	// true.
+	// see [Circuit]; with new(false) they all become dead letters. It needs to see
+	// three messages fail before the first has used up its attempts, or to be told;
+	// see [Unavailable]. Default (nil): true.
 	Breaker *bool
 
 	// Unknown says what happens to types without handler. Default UnknownIgnore.

@@ -81,6 +81,10 @@
 // [Unavailable] or [Permanent]. Retries are a fifth of a type's traffic, or one at
 // a time.
 //
+// A message whose handler kills the process, by using up its memory for example,
+// is tried alone after a crash, and becomes a dead letter after Config.Attempts of
+// them.
+//
 // A handler that ignores its context keeps its key until it returns, but neither
 // its worker nor its connection, and nothing it does in its transaction counts.
 //
