@@ -28,13 +28,7 @@ func TestOrdersThatKillTheProcess(t *testing.T) {
 		m := w.join(memberSpec{Name: "only", Session: 2 * time.Second, Attempts: 2, PassKey: true})
 		stop := w.write(load{perSecond: 100, kind: everyNth("killer", 120)})
 		crashes := 0
-		w.eventually(func() bool {
-			if !m.runs() {
-				crashes++
-				m.run()
-			}
-			return w.effects() > 300 && w.number(deadSQL) > 1
-		}, "load, and two orders that kill")
+		w.eventually(func() bool { return w.shopNumber(killersSQL) > 1 }, "two orders that kill")
 		stop()
 		written := len(writes(t, w.shop))
 		w.eventually(func() bool {
@@ -45,13 +39,15 @@ func TestOrdersThatKillTheProcess(t *testing.T) {
 			return w.effects()+w.number(deadSQL) >= written
 		}, "all orders")
 		dead := w.judge(false)
-		killers := w.shopNumber(`SELECT count(*) FROM orders WHERE kind = 'killer'`)
+		killers := w.shopNumber(killersSQL)
 		require.Equal(t, killers, w.number(`SELECT count(*) FROM inbox.dead WHERE reason = 'crashed' AND attempts = 2`))
 		require.Len(t, dead, killers, "nothing else dies")
 		require.LessOrEqual(t, crashes, 3*killers, "unmarked once, then as often as it has attempts")
 		t.Logf("%d crashes for %d orders", crashes, killers)
 	})
 }
+
+const killersSQL = `SELECT count(*) FROM orders WHERE kind = 'killer'`
 
 func (w *faultWorld) shopNumber(sql string) (n int) {
 	w.Helper()
