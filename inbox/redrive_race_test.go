@@ -172,7 +172,9 @@ func (c *cutting) decide(conn *pgx.Conn, text string) {
 	if text == "commit" {
 		kind = "commit after " + cc.last
 	}
+	c.mu.Lock() // pgx may still be closing the connection
 	cc.last, cc.kind = text, kind
+	c.mu.Unlock()
 	if c.calm.Load() {
 		return
 	}

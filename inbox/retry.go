@@ -16,7 +16,7 @@ var errGoexit = errors.New("the handler called runtime.Goexit (testing.T.FailNow
 // must not take the worker along, and one that does not return must not keep it.
 // If it has not returned some time after ctx has ended, stubborn is closed when it
 // does; until then whatever f uses is f's.
-func supervise(ctx context.Context, f func() error) (err error, stubborn <-chan struct{}) {
+func supervise(ctx context.Context, f func() error) (stubborn <-chan struct{}, err error) {
 	returned := make(chan struct{})
 	outcome := errGoexit
 	go func() {
@@ -25,16 +25,16 @@ func supervise(ctx context.Context, f func() error) (err error, stubborn <-chan 
 	}()
 	select {
 	case <-returned:
-		return outcome, nil
+		return nil, outcome
 	case <-ctx.Done():
 	}
 	grace := time.NewTimer(stubbornGrace)
 	defer grace.Stop()
 	select {
 	case <-returned:
-		return outcome, nil
+		return nil, outcome
 	case <-grace.C:
-		return nil, returned
+		return returned, nil
 	}
 }
 

@@ -173,7 +173,7 @@ func (r *runner) carryOut(ctx context.Context, b *batch, tx *transaction, fresh 
 	var err error
 	if len(fresh) > 0 {
 		var stubborn <-chan struct{}
-		if err, stubborn = supervise(handling, func() error { return b.run(handling, tx, fresh, 1) }); stubborn != nil {
+		if stubborn, err = supervise(handling, func() error { return b.run(handling, tx, fresh, 1) }); stubborn != nil {
 			return r.abandonBatch(b, tx, stubborn)
 		}
 	}
