@@ -282,6 +282,19 @@ func TestBadHandlersAreCaught(t *testing.T) {
 	}
 }
 
+// Transactions wait for each other before they commit: what overwrites another
+// key's change does so with two events already, and not by chance.
+func TestTwoEventsAreEnoughToMeet(t *testing.T) {
+	t.Parallel()
+	db := emptied(t)
+	for range 5 {
+		s := stress(db)
+		s.Events = []event.Draft{s.Events[0], s.Events[2]} // two keys, one row
+		text := failure(t, func(t testing.TB) { bad["overwrites what another key has written"].consumer.RequireIdempotent(t, s) })
+		require.NotContains(t, text, "* order:")
+	}
+}
+
 // Each run has a database of its own if the user wants it so.
 func TestNewDatabaseForEachRun(t *testing.T) {
 	t.Parallel()

@@ -39,7 +39,8 @@ type watch struct {
 type openTx struct {
 	inboxs     bool         // the inbox's, not one that a handler has begun
 	msgs       map[int]bool // that are handled in it, as far as is known: of a batch, the first
-	statements int          // of handlers
+	statements int          // of handlers, and the commit
+	over       bool
 }
 
 // statement is one that a handler ran outside.
@@ -125,21 +126,27 @@ func (w *watch) before(ctx context.Context, conn *pgx.Conn, sql string) {
 	if msg >= 0 {
 		tx.msgs[msg] = true
 	}
-	verb, breaks := word(sql), false
+	verb, breaks, lingers := word(sql), false, false
 	switch {
-	case own, verb == "begin", verb == "rollback":
+	case own, verb == "begin":
+	case verb == "rollback":
+		tx.over = true
 	case tx.inboxs && inTx:
+		tx.statements++
 		breaks = w.crashes && w.breaks(tx, verb)
+		lingers = w.linger && verb == "commit" && !breaks
 	case verb == "commit" && !inTx:
 		w.ended++
 	case verb != "commit" && msg >= 0:
 		w.note(msg, sql)
 	}
+	tx.over = tx.over || breaks
 	w.mu.Unlock()
+	if lingers {
+		w.overlap(ctx, tx)
+	}
 	if breaks {
 		_ = conn.PgConn().Conn().Close() // as when the process dies: the server rolls back
-	} else if inTx && w.linger && tx.inboxs && verb == "commit" {
-		overlap(ctx)
 	}
 }
 
@@ -167,7 +174,6 @@ func (w *watch) isInboxs(sql string) bool {
 // inbox's transaction: for each message at one of its handler's statements, if it
 // has so many, and then before the commit. w.mu is held.
 func (w *watch) breaks(tx *openTx, verb string) (breaks bool) {
-	tx.statements++
 	for m := range tx.msgs {
 		if verb == "commit" && w.broken[m] < 2 || w.broken[m] == 0 && tx.statements == w.point[m] {
 			w.broken[m]++
@@ -184,15 +190,37 @@ func (w *watch) note(msg int, sql string) {
 	w.outside[sql].times++
 }
 
-// overlap waits a moment with a transaction open, so that others meet it: what
-// each has read is old when it writes.
-func overlap(ctx context.Context) {
-	timer := time.NewTimer(time.Duration(1+rand.IntN(4)) * time.Millisecond) //nolint:gosec // chance, as a scheduler has it
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
+// maxOverlap bounds how long a transaction that is about to commit waits for
+// another one.
+const maxOverlap = 50 * time.Millisecond
+
+// overlap waits until another transaction is under way, past its first
+// statement: what that has read is old when it writes.
+func (w *watch) overlap(ctx context.Context, tx *openTx) {
+	ctx, cancel := context.WithTimeout(ctx, maxOverlap)
+	defer cancel()
+	poll := time.NewTicker(200 * time.Microsecond)
+	defer poll.Stop()
+	for !w.met(tx) && ctx.Err() == nil {
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+		}
 	}
+	w.mu.Lock()
+	tx.over = true
+	w.mu.Unlock()
+}
+
+func (w *watch) met(tx *openTx) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, other := range w.open {
+		if other != tx && other.inboxs && !other.over && other.statements >= 2 {
+			return true
+		}
+	}
+	return false
 }
 
 // broke reports whether any connection was broken.
