@@ -2,11 +2,13 @@ package dedup_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"runtime"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
@@ -62,7 +64,7 @@ func TestNothingIsClaimedTwiceWhateverTheClock(t *testing.T) {
 	}
 	for _, ahead := range []time.Duration{0, 2 * day, 0, 9 * day, 0, -4 * day, 0, 40 * day, 0} {
 		require.NoError(t, server.SetClock(ahead))
-		require.Eventually(t, func() bool { return (clock().Sub(time.Now()) - ahead).Abs() < time.Hour }, 20*time.Second, 10*time.Millisecond)
+		require.Eventually(t, func() bool { return (time.Until(clock()) - ahead).Abs() < time.Hour }, 20*time.Second, 10*time.Millisecond)
 		pool.Reset() // each backend notices within a second; new ones at once
 		n := claimAll()
 		emptied := 0
@@ -76,4 +78,59 @@ func TestNothingIsClaimedTwiceWhateverTheClock(t *testing.T) {
 		}
 	}
 	require.NotEmpty(t, claimed)
+}
+
+// The database's clock says that everything is old, but the latest claim does not
+// bear it out; so does an idle consumer, whose tables do not grow either.
+func TestAClockAheadMakesNothingOld(t *testing.T) {
+	t.Parallel()
+	pool := database(t, "")
+	established(t, pool, "inbox", "c")
+	s := store(t, pool, dedup.Config{Consumer: "c"})
+	now := time.Now()
+	old := remember(t, pool, s, now.Add(-30*day))
+	remember(t, pool, s, now.Add(-28*day))
+	require.Zero(t, maintain(t, s))
+	remember(t, pool, s, now.Add(-21*day))
+	require.Equal(t, 1, maintain(t, s))
+	require.False(t, remembered(t, pool, s, old))
+}
+
+// The transaction is days old, its claims are not: the statement's clock counts.
+func TestSlowTransactionClaimsByTheStatementsClock(t *testing.T) {
+	t.Parallel()
+	pool := database(t, "")
+	established(t, pool, "inbox", "c")
+	s := store(t, pool, dedup.Config{Consumer: "c"})
+	var end time.Time
+	require.NoError(t, pool.QueryRow(t.Context(), `SELECT now()`).Scan(&end))
+	edge := keyAt(end.Add(-7*day + time.Second)) // in the window for a second more
+	require.NoError(t, pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
+		_, err := tx.Exec(t.Context(), `SELECT pg_sleep_until(to_timestamp($1))`, float64(end.Add(3*time.Second).Unix()))
+		require.NoError(t, err)
+		for name, way := range ways {
+			got, err := way(t.Context(), tx, s, edge)
+			require.NoError(t, err)
+			require.Equal(t, dedup.OutsideWindow, got, name)
+		}
+		return nil
+	}))
+}
+
+// A consumer that was not there yet cannot have handled it: however old the id,
+// it is claimed once, by the day of receipt.
+func TestNewConsumerClaimsOldIDs(t *testing.T) {
+	t.Parallel()
+	pool := database(t, "")
+	s := store(t, pool, dedup.Config{Consumer: "new"})
+	for _, age := range []time.Duration{0, 11 * time.Hour, 13 * time.Hour, 6 * day, 8 * day, 400 * day} {
+		key := keyAt(time.Now().Add(-age))
+		require.Equal(t, dedup.Claimed, claim(t, pool, s, key), age)
+		require.Equal(t, dedup.Duplicate, claim(t, pool, s, key), age)
+		again := store(t, pool, dedup.Config{Consumer: "new"}) // another process
+		require.Equal(t, dedup.Duplicate, claim(t, pool, again, key), age)
+	}
+	require.Equal(t, 4, scan[int](t, pool, `SELECT count(*) FROM inbox.seen_foreign`))
+	exec(t, pool, fmt.Sprintf(`UPDATE inbox.consumer SET created_at = '%s'`, time.Now().Add(-500*day).Format(time.RFC3339)))
+	require.Equal(t, dedup.OutsideWindow, claim(t, pool, store(t, pool, dedup.Config{Consumer: "new"}), keyAt(time.Now().Add(-8*day))))
 }

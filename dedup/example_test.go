@@ -2,6 +2,7 @@ package dedup_test
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -22,4 +23,24 @@ func ExamplePostgres_Claim() {
 		})
 	}
 	_ = receive
+}
+
+// A command that is sent again gets the first answer. In Postgres, where this is
+// part of the command's transaction, the store is store.In(tx).
+func ExampleStore() {
+	store, err := dedup.NewMemory(dedup.MemoryConfig{})
+	if err != nil {
+		panic(err)
+	}
+	orders := 0
+	for range 2 {
+		answer, err := store.Once(context.Background(), dedup.Key{Source: "POST /orders ann", ID: "k1"}, func(context.Context) ([]byte, error) {
+			orders++
+			return fmt.Appendf(nil, "order %d", orders), nil
+		})
+		fmt.Println(string(answer.Response), answer.Duplicate, err)
+	}
+	// Output:
+	// order 1 false <nil>
+	// order 1 true <nil>
 }

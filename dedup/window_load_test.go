@@ -55,100 +55,124 @@ func TestSlotsAreEmptiedUnderLoad(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			pool := database(t, "")
-			cfg := pool.Config().Copy()
-			cfg.MaxConns = 12
-			pool, err := pgxpool.NewWithConfig(context.Background(), cfg)
-			require.NoError(t, err)
-			t.Cleanup(pool.Close)
 			established(t, pool, "inbox", "c")
-			s := store(t, pool, dedup.Config{Consumer: "c"})
+			l := &claimLoad{pool: connections(t, pool, 12), s: store(t, pool, dedup.Config{Consumer: "c"})}
 			if broken {
 				control(t, pool, "forget_seen", " NOWAIT", "")
 				control(t, pool, "forget_foreign", " NOWAIT", "")
 			}
-			ctx, stop := context.WithCancel(t.Context())
-			defer stop()
-			var workers sync.WaitGroup
-			quiet := claimer{} // the same without maintenance, to compare
-			alone, enough := context.WithTimeout(ctx, 2*time.Second)
-			assert.NoError(t, quiet.run(alone, pool, s, -1))
+			var quiet claimer // the same without maintenance, to compare
+			alone, enough := context.WithTimeout(t.Context(), time.Second)
+			require.NoError(t, quiet.run(alone, pool, l.s, -1))
 			enough()
-			claimers := make([]claimer, 8)
-			for i := range claimers {
-				workers.Go(func() { assert.NoError(t, claimers[i].run(ctx, pool, s, i)) })
-			}
-			workers.Go(func() { // a long transaction, with claims in the slots that are being emptied
-				for ctx.Err() == nil {
-					assert.NoError(t, pgx.BeginFunc(context.Background(), pool, func(tx pgx.Tx) error {
-						if _, err := s.Claim(context.Background(), tx, keyAtNow(), keyAt(time.Now().Add(-15*day)), foreignKey("long "+keyAtNow().ID)); err != nil {
-							return err
-						}
-						_, err := tx.Exec(context.Background(), `SELECT pg_sleep(0.05)`)
-						return err
-					}))
-				}
-			})
-
-			queued, emptied := 0, 0
-			var longest time.Duration
-			deadline := time.Now().Add(time.Minute)
-			for turned := 0; (broken && queued == 0 || !broken && (emptied < 100 || turned < 5)) && time.Now().Before(deadline); {
-				age(t, pool, s)
-				turned = turns(t, pool)
-				var due []string // where claims from outside the window may wait while TRUNCATE is at work
-				for n := 8; n <= 34; n++ {
-					due = append(due, fmt.Sprintf("inbox.seen_%d", slotOf(time.Now().Add(-time.Duration(n)*day))))
-					if n >= 10 {
-						due = append(due, fmt.Sprintf("inbox.seen_foreign_%d", (turned+36-n)%36))
-					}
-				}
-				if turned < 9 { // further, and the first claims may be forgotten
-					exec(t, pool, `UPDATE inbox.retention SET turned_at = turned_at - interval '25 hours'`)
-				}
-				done := make(chan int, 1)
-				began := time.Now()
-				go func() {
-					n, err := s.Maintain(context.Background())
-					assert.NoError(t, err)
-					done <- n
-				}()
-				for finished := false; !finished; {
-					select {
-					case n := <-done:
-						emptied += n
-						finished = true
-					default:
-						queued += scan[int](t, pool, queuedSQL, due)
-					}
-				}
-				longest = max(longest, time.Since(began))
+			stop := l.start(t)
+			deadline := time.Now().Add(3 * time.Minute)
+			for time.Now().Before(deadline) && (broken && l.queued == 0 || !broken && (l.emptied < 100 || turns(t, pool) < 5)) {
+				l.round(t)
 			}
 			stop()
-			workers.Wait()
 			if broken {
-				require.Positive(t, queued)
+				require.Positive(t, l.queued)
 				return
 			}
-			require.Zero(t, queued, "requests for a table's lock that waited")
-			require.GreaterOrEqual(t, emptied, 100)
-			claims, stall := 0, time.Duration(0)
-			for _, c := range claimers {
-				claims += len(c.claimed)
-				stall = max(stall, c.longest)
-			}
+			require.Zero(t, l.queued, "requests for a table's lock that waited")
+			require.GreaterOrEqual(t, l.emptied, 100)
+			claims, longest := l.remembered(t)
 			t.Logf("%d claims while %d slots were emptied: longest transaction %v (one alone without that: %v), longest maintenance %v",
-				claims, emptied, stall, quiet.longest, longest)
-			require.Positive(t, claims)
-			for _, c := range claimers {
-				ids := make([]uuid.UUID, len(c.claimed))
-				for i, key := range c.claimed {
-					ids[i] = s.UUID(key)
-				}
-				require.Equal(t, len(ids), scan[int](t, pool, `SELECT (SELECT count(*) FROM inbox.seen WHERE event_key = ANY($1))
-					+ (SELECT count(*) FROM inbox.seen_foreign WHERE event_key = ANY($1))`, ids), "claims that are remembered")
-			}
+				claims, l.emptied, longest, quiet.longest, l.longest)
 		})
 	}
+}
+
+// claimLoad is claims at full speed, and maintenance in rounds.
+type claimLoad struct {
+	pool     *pgxpool.Pool
+	s        *dedup.Postgres
+	claimers [8]claimer
+
+	queued, emptied int           // lock requests that were seen to wait; slots
+	longest         time.Duration // maintenance
+}
+
+func connections(t testing.TB, pool *pgxpool.Pool, n int32) *pgxpool.Pool {
+	cfg := pool.Config().Copy()
+	cfg.MaxConns = n
+	pool, err := pgxpool.NewWithConfig(context.Background(), cfg)
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	return pool
+}
+
+func (l *claimLoad) start(t *testing.T) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var workers sync.WaitGroup
+	for i := range l.claimers {
+		workers.Go(func() { assert.NoError(t, l.claimers[i].run(ctx, l.pool, l.s, i)) })
+	}
+	workers.Go(func() { // long transactions, with claims in the slots that are being emptied
+		for ctx.Err() == nil {
+			assert.NoError(t, pgx.BeginFunc(context.Background(), l.pool, func(tx pgx.Tx) error {
+				if _, err := l.s.Claim(context.Background(), tx, keyAtNow(), keyAt(time.Now().Add(-15*day)), foreignKey("long "+keyAtNow().ID)); err != nil {
+					return err
+				}
+				_, err := tx.Exec(context.Background(), `SELECT pg_sleep(0.05)`)
+				return err
+			}))
+		}
+	})
+	stop = sync.OnceFunc(func() { cancel(); workers.Wait() })
+	t.Cleanup(stop)
+	return stop
+}
+
+// round fills the slots that may be emptied, and has them emptied.
+func (l *claimLoad) round(t *testing.T) {
+	age(t, l.pool, l.s)
+	turned := turns(t, l.pool)
+	var due []string // where claims from outside the window may wait while TRUNCATE is at work
+	for n := 8; n <= 34; n++ {
+		due = append(due, fmt.Sprintf("inbox.seen_%d", slotOf(time.Now().Add(-time.Duration(n)*day))))
+		if n >= 10 {
+			due = append(due, fmt.Sprintf("inbox.seen_foreign_%d", (turned+36-n)%36))
+		}
+	}
+	if turned < 9 { // further, and the first claims may be forgotten
+		exec(t, l.pool, `UPDATE inbox.retention SET turned_at = turned_at - interval '25 hours'`)
+	}
+	began := time.Now()
+	done := make(chan int, 1)
+	go func() {
+		n, err := l.s.Maintain(context.Background())
+		assert.NoError(t, err)
+		done <- n
+	}()
+	for {
+		select {
+		case n := <-done:
+			l.emptied += n
+			l.longest = max(l.longest, time.Since(began))
+			return
+		default:
+			l.queued += scan[int](t, l.pool, queuedSQL, due)
+		}
+	}
+}
+
+// remembered checks that all that was claimed is in the tables, and returns how
+// much that is, and how long the longest transaction took.
+func (l *claimLoad) remembered(t *testing.T) (claims int, longest time.Duration) {
+	for _, c := range l.claimers {
+		ids := make([]uuid.UUID, len(c.claimed))
+		for i, key := range c.claimed {
+			ids[i] = l.s.UUID(key)
+		}
+		require.Equal(t, len(ids), scan[int](t, l.pool, `SELECT (SELECT count(*) FROM inbox.seen WHERE event_key = ANY($1))
+			+ (SELECT count(*) FROM inbox.seen_foreign WHERE event_key = ANY($1))`, ids), "claims that are remembered")
+		claims += len(ids)
+		longest = max(longest, c.longest)
+	}
+	require.Positive(t, claims)
+	return claims, longest
 }
 
 // queuedSQL counts the waiting requests of truncations, and of claims that have
