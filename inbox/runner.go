@@ -160,9 +160,6 @@ func (r *runner) take(ctx context.Context, d *brokers.Delivery) {
 	r.add(t) // also when ctx has ended since: the worker gives it back
 }
 
-// probes is the group of messages that are looked up together.
-type probes struct{}
-
 // group implements lanes.group. Claims in one statement make duplicates in a
 // batch cheap; the others are looked up, many at once, where the last ones were
 // duplicates or the broker says that it may have delivered this before.
