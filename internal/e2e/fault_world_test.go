@@ -13,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/outboxkit/outboxkit/brokers"
@@ -211,7 +212,8 @@ const (
 func (w *faultWorld) judge(blocking bool) []history.Write {
 	w.Helper()
 	written := writes(w.T, w.shop)
-	require.Eventually(w, func() bool { return w.effects()+w.number(deadSQL) >= len(written) }, 90*time.Second, 50*time.Millisecond,
+	// If not, the checker says which.
+	assert.Eventually(w, func() bool { return w.effects()+w.number(deadSQL) >= len(written) }, 90*time.Second, 50*time.Millisecond,
 		"every committed order takes effect or dies in the end")
 	for _, m := range w.members {
 		if m.runs() {

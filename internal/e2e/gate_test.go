@@ -199,6 +199,15 @@ func (c *gateConn) stay() {
 	}
 }
 
+func (c *gateConn) over() bool {
+	select {
+	case <-c.ended:
+		return true
+	default:
+		return false
+	}
+}
+
 func (c *gateConn) answer() {
 	defer c.finish()
 	buf := make([]byte, 32<<10)
@@ -235,6 +244,9 @@ func (c *gateConn) forward() {
 		}
 		if step := c.step(message[0], message[5:]); step != "" {
 			c.gate.meet(c, step)
+		}
+		if c.over() { // what was held when it was cut must not arrive
+			return
 		}
 		if _, err := c.server.Write(message); err != nil {
 			return
