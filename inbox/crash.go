@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -65,9 +66,12 @@ func (r *runner) enlist() error {
 	return nil
 }
 
+// leaveGrace is short: the drain is over.
+const leaveGrace = time.Second
+
 // leave says that this run has ended in order.
 func (r *runner) leave() {
-	err := withGrace(frozenGrace, func(ctx context.Context) error {
+	err := withGrace(leaveGrace, func(ctx context.Context) error {
 		_, err := r.pool.Exec(ctx, r.crashSQL.leave, r.crashes.n)
 		return err
 	})

@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	frozenHandlerTimeout = time.Second
+	frozenHandlerTimeout = 3 * time.Second
 	// frozenTimeout is what inbox.Config.HandlerTimeout promises: 5 s more.
 	frozenTimeout = frozenHandlerTimeout + 5*time.Second
 	// frozenSlack is the machine's, not the product's.

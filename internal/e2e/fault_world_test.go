@@ -213,7 +213,8 @@ func (w *faultWorld) judge(blocking bool) []history.Write {
 	w.Helper()
 	written := writes(w.T, w.shop)
 	// If not, the checker says which.
-	assert.Eventually(w, func() bool { return w.effects()+w.number(deadSQL) >= len(written) }, 90*time.Second, 50*time.Millisecond,
+	const moving = `SELECT count(*) FROM inbox.dead WHERE state = 'moving'`
+	assert.Eventually(w, func() bool { return w.effects()+w.number(deadSQL) >= len(written) && w.number(moving) == 0 }, 90*time.Second, 50*time.Millisecond,
 		"every committed order takes effect or dies in the end")
 	for _, m := range w.members {
 		if m.runs() {
