@@ -281,6 +281,9 @@ func TestRetriesAreAShareOfTheTraffic(t *testing.T) {
 				beside.Add(1)
 			}
 			defer retrying.Add(-1)
+			work := time.NewTimer(3 * time.Millisecond) // as long as others need to begin
+			defer work.Stop()
+			<-work.C
 		}
 		if e.Data.N%8 == 0 && attempt < 5 {
 			return errBroken
