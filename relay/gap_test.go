@@ -30,7 +30,7 @@ func TestAGapInTheIdsIsSkipped(t *testing.T) {
 }
 
 // TestAPageIsCheapWithoutStatistics plans the page query on a backlog that Postgres
-// has never analysed, for which it may choose to sort: not more than a page.
+// has never analysed, for which it may choose to sort: not more than two pages.
 func TestAPageIsCheapWithoutStatistics(t *testing.T) {
 	t.Parallel()
 	db := newDatabase(t)
@@ -52,5 +52,5 @@ func TestAPageIsCheapWithoutStatistics(t *testing.T) {
 	require.NoError(t, err)
 	text := strings.Join(plan, "\n")
 	require.NotContains(t, text, fmt.Sprintf("rows=%d loops", backlog-1000), text)
-	require.Contains(t, text, fmt.Sprintf("rows=%d loops", rows), text)
+	require.Regexp(t, fmt.Sprintf("rows=(%d|%d) loops", rows, 2*rows), text)
 }

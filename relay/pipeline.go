@@ -108,10 +108,10 @@ func (s *session) passedOver(p page) bool { return !p.idle && !s.Filter.all() }
 // window is the last id that a page of new events may reach to: LIMIT alone does not
 // bound the work. With a filter a page query could read on through millions of events
 // that are not wanted; without one, Postgres sorts the whole backlog for each page as
-// long as it has never analysed the table. The shards' share of so many ids makes a
-// page.
+// long as it has never analysed the table. Twice the ids that make a page if none is
+// missing: transactions that were rolled back leave gaps.
 func (s *session) window(at position, shards []int16) int64 {
-	ids := int64(s.r.tune.pageRows) * shardCount / int64(len(shards))
+	ids := 2 * int64(s.r.tune.pageRows) * shardCount / int64(len(shards))
 	if !s.Filter.all() {
 		ids = s.r.tune.filterIDs
 	}
