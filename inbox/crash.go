@@ -19,7 +19,7 @@ import (
 // run has not ended in order, or is running still, the first messages of each
 // unit are doubtful: before the handler of one begins, a row says so, which goes
 // when it has come to any end. Who finds such a row tries the message alone, so
-// that the next crash is its own and nobody else's; and with Config.Attempts of
+// that the next crash is its own and nobody else's; and with Config.Attempts, or two, of
 // them it is a dead letter, untried. No other message costs anything.
 type crashes struct {
 	n       int64 // of this run's row; 0 = none
@@ -65,6 +65,11 @@ func (r *runner) enlist() error {
 	}
 	return nil
 }
+
+// minCrashes of a message make it a dead letter at the earliest: the first may be
+// another's, or an outage of the database, in which the end of an attempt cannot
+// be stored.
+const minCrashes = 2
 
 // leaveGrace is short: the drain is over.
 const leaveGrace = time.Second
@@ -129,7 +134,7 @@ func (r *runner) venture(ctx context.Context, key uuid.UUID, doubtful bool) (end
 		switch {
 		case err != nil && !errors.Is(err, pgx.ErrNoRows):
 			return nil, 0, fmt.Errorf("look for earlier attempts: %w", err)
-		case crashed >= r.cfg.Attempts:
+		case crashed >= max(r.cfg.Attempts, minCrashes):
 			return nil, crashed, nil
 		case crashed > 0:
 			weight = allOfThem
