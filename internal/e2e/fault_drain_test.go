@@ -31,7 +31,9 @@ func TestDrainFinishesWhatRuns(t *testing.T) {
 		second := w.join(memberSpec{Name: "second", Session: 2 * time.Second})
 		stop()
 		w.judge(true)
-		if b.rabbitMQ != "" { // Kafka's offset ends before the first message that had to wait for a key
+		// Kafka's offset ends before the first message that had to wait for a key. A
+		// channel that the broker itself has closed takes acknowledgements along.
+		if b.rabbitMQ != "" && !strings.Contains(first.output(), "INTERNAL_ERROR") {
 			require.Zero(t, second.stats().Duplicates, "what has committed was acknowledged")
 		}
 	})
