@@ -5,7 +5,7 @@ SERVICES = $(GO) run ./internal/cmd/services
 # Modules of their own below examples/ and bench/, such as `examples/orm`.
 NESTED = $(patsubst %/go.mod,%,$(wildcard examples/*/go.mod bench/go.mod))
 
-.PHONY: help test test-go test-local services demo bench-relay bench-consume bench-compare lint sums
+.PHONY: help test test-go test-faults test-local services demo bench-relay bench-consume bench-compare lint sums
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -14,8 +14,11 @@ test: ## all tests on real servers, which it fetches, starts and stops; `go test
 	$(SERVICES) run -- $(MAKE) --no-print-directory test-go
 
 test-go:
-	$(GO) test -race -timeout 20m ./...
+	$(GO) test -race -p 1 -timeout 20m ./... # one package at a time: they start servers
 	@set -e; for m in $(NESTED); do echo "$(GO) test $$m"; (cd $$m && $(GO) test -race -timeout 20m ./...); done
+
+test-faults: ## consumers killed, frozen, flooded and cut off on real servers: some minutes, on a quiet machine
+	$(SERVICES) run -- $(GO) test -race -tags faults -timeout 30m ./internal/e2e
 
 test-local: ## tests with nothing but Go, and which were skipped and why
 	$(GO) run ./internal/cmd/skips ./...

@@ -80,27 +80,3 @@ func (p *process) kill() {
 	p.kills++
 	p.run()
 }
-
-// send sends sig and does not wait.
-func (p *process) send(sig syscall.Signal) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if err := p.cmd.Process.Signal(sig); err != nil {
-		p.t.Errorf("signal %s: %v", p.name, err)
-	}
-}
-
-// output is what it has printed, over all its starts.
-func (p *process) output() string {
-	p.t.Helper()
-	text, err := os.ReadFile(p.log.Name())
-	require.NoError(p.t, err)
-	return string(text)
-}
-
-// runs reports whether it has not ended.
-func (p *process) runs() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.cmd != nil && len(p.exited) == 0
-}
