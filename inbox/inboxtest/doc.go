@@ -11,7 +11,8 @@
 //   - in another order across keys (in order within a key), one at a time;
 //   - with connections broken at a statement of the handler, and between its end
 //     and the commit;
-//   - twice, to two instances at once, and all again to a third;
+//   - twice, to two instances at once, and all again to a third that then goes on
+//     alone;
 //   - all of that together.
 //
 // The state that each of these leaves behind must be the state after delivering

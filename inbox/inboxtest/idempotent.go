@@ -55,7 +55,7 @@ type run struct {
 	name, about string
 	order       func(msgs []brokers.Message, rng *rand.Rand) []brokers.Message // nil: as given
 	oneByOne    bool
-	twice       bool // each message, to two instances at once, and all of it to a third
+	twice       bool // each message, to two instances at once, and all of it to a third, which alone handles the last ones
 	crashes     bool
 }
 
@@ -71,7 +71,7 @@ var runs = []run{
 		order: shuffled, crashes: true,
 	},
 	{
-		name: "duplicates", about: "each event twice, to two instances at once, and all again to a third",
+		name: "duplicates", about: "each event twice, to two instances at once, and all again to a third that then goes on alone",
 		order: shuffled, twice: true,
 	},
 	{

@@ -104,6 +104,7 @@ func (s *Server) format(ctx context.Context) error {
 	}
 	id := make([]byte, 16)
 	_, _ = rand.Read(id) // never fails
+	id[0] &= 0x7f        // or the text may begin with "-", which is taken for an option
 	_, err := proc.Output(ctx, s.spec("kafka.tools.StorageTool",
 		"format", "-t", base64.RawURLEncoding.EncodeToString(id), "-c", s.properties()))
 	return err
