@@ -18,6 +18,7 @@ import (
 
 	"github.com/outboxkit/outboxkit/brokers"
 	"github.com/outboxkit/outboxkit/dedup"
+	"github.com/outboxkit/outboxkit/internal/planted"
 )
 
 // task is one message in flight. It belongs to the worker that has its lane.
@@ -152,6 +153,9 @@ func (r *runner) take(ctx context.Context, d *brokers.Delivery) {
 		retry: pauses{r: r, longest: r.cfg.RetryMax}, outage: pauses{r: r, longest: maxOutagePause}, quota: r.quotas[d.Message.Type],
 		batch:    r.handlers[d.Message.Type].batch,
 		doubtful: r.crashes.doubt(&d.Origin),
+	}
+	if planted.Is(planted.AckBeforeCommit) {
+		_ = d.Ack()
 	}
 	if !r.room.take(t.size, t.quota, ctx, r.ctx) {
 		r.release(t)

@@ -7,6 +7,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/outboxkit/outboxkit/internal/planted"
 )
 
 // token names the time between two recoveries of the database. The table that
@@ -16,7 +18,12 @@ type token = pgtype.UUID
 
 // same tells whether nothing was forgotten since want was read. A missing token
 // is never the same.
-func same(got, want token) bool { return got.Valid && want.Valid && got.Bytes == want.Bytes }
+func same(got, want token) bool {
+	if planted.Is(planted.NoIncarnationCheck) {
+		return true
+	}
+	return got.Valid && want.Valid && got.Bytes == want.Bytes
+}
 
 // incarnation returns the current token and writes one if there is none.
 func (r *Relay) incarnation(ctx context.Context) (token, error) {

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/outboxkit/outboxkit/internal/planted"
 )
 
 // snapshot is a parsed pg_snapshot. It never changes and is compared by address:
@@ -87,6 +89,9 @@ func (p position) end() position { return position{s: p.s2, h: p.h2, b: p.b2} }
 // because xmax(S) is one past the highest *completed* xid: running transactions
 // may lie above it and are not in xip.
 func (p position) pending(cur *snapshot) []uint64 {
+	if planted.Is(planted.NoSnapshotFilter) {
+		return nil
+	}
 	var xids []uint64
 	for _, x := range p.s.xip {
 		if cur.sees(x) {

@@ -1,6 +1,10 @@
 package relay
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/outboxkit/outboxkit/internal/planted"
+)
 
 // queries holds every statement, with the schema's name filled in. All are
 // single statements in autocommit unless said otherwise; none relies on a
@@ -183,6 +187,9 @@ WHERE pg_sequence_last_value('{s}.slot_seq') = $1::bigint AND NOT EXISTS (SELECT
 
 func newQueries(schema string) queries {
 	in := strings.NewReplacer("{s}", schema).Replace
+	in = planted.Rewrite(planted.NoFencing, in, "l.epoch = a.epoch AND l.owner = $2", "$2 <> ''")
+	in = planted.Rewrite(planted.NoIncarnationCheck, in, "(SELECT token FROM {s}.incarnation) = $", "gen_random_uuid() <> $")
+	in = planted.Rewrite(planted.TruncationWithoutLock, in, sqlSlotLock, "SELECT 1")
 	return queries{
 		parkingQueries: newParkingQueries(in),
 		probe:          in(sqlProbe),

@@ -4,6 +4,8 @@ import (
 	"context"
 	"hash/maphash"
 	"math"
+
+	"github.com/outboxkit/outboxkit/internal/planted"
 )
 
 // window is the pages that are being published: a few at a time, so that the end of
@@ -93,6 +95,9 @@ func (w *window) admit(p page) {
 	w.divide(u)
 	u.left = len(u.shares)
 	w.pages = append(w.pages, u)
+	if planted.Is(planted.PositionBeforeConfirm) {
+		w.s.progress.advance(u.shards, u.to, true)
+	}
 	if len(w.pages) == 1 {
 		w.s.stats.at(p)
 	}

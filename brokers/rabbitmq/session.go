@@ -10,6 +10,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/outboxkit/outboxkit/brokers"
+	"github.com/outboxkit/outboxkit/internal/planted"
 )
 
 const (
@@ -92,7 +93,9 @@ func openSession(ctx context.Context, p *Publisher, suspects int) (*session, err
 			return err
 		}
 		s.ch.NotifyClose(s.closed)
-		s.ch.NotifyReturn(s.returns)
+		if !planted.Is(planted.NoReturnListener) {
+			s.ch.NotifyReturn(s.returns)
+		}
 		return s.ch.Confirm(false)
 	})
 	if err != nil {
