@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/outboxkit/outboxkit/brokers"
@@ -78,9 +79,13 @@ func TestConsumerRole(t *testing.T) {
 	w.exec(`UPDATE inbox.consumer SET window_days = 7`)
 	store, err := dedup.NewPostgres(t.Context(), narrow.pool, dedup.Config{Consumer: "inventory"})
 	require.NoError(t, err)
-	emptied, err := store.Maintain(t.Context())
-	require.NoError(t, err)
-	require.Equal(t, 22, emptied, "of the 9 to 30 days before today")
+	emptied := 0 // a slot that something else holds, such as autovacuum, is left for the next time
+	eventually(t, "the slots of 9 to 30 days before today to be emptied", func() bool {
+		n, err := store.Maintain(t.Context())
+		emptied += n
+		return !assert.NoError(t, err) || emptied >= 22
+	})
+	require.Equal(t, 22, emptied)
 
 	// And no more than that.
 	for _, forbidden := range []string{

@@ -4,13 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"strconv"
 	"testing"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
 	"github.com/outboxkit/outboxkit/brokers"
 	"github.com/outboxkit/outboxkit/brokers/rabbitmq"
@@ -370,7 +371,7 @@ func TestTLS(t *testing.T) {
 func TestCloseLeavesNothingBehind(t *testing.T) {
 	url := svctest.RabbitMQ(t)
 	queue := newQueue(t, url, nil)
-	before := runtime.NumGoroutine()
+	others := goleak.IgnoreCurrent()
 	p := rabbitmq.NewPublisher(rabbitmq.PublisherConfig{URL: url})
 	requireConfirmed(t, p.Publish(t.Context(), []brokers.Message{message(queue, "", 0)}))
 	require.NoError(t, p.Close())
@@ -386,5 +387,5 @@ func TestCloseLeavesNothingBehind(t *testing.T) {
 	<-got
 	require.NoError(t, s.Close())
 	require.NoError(t, <-done)
-	require.Eventually(t, func() bool { return runtime.NumGoroutine() <= before }, patience, 10*time.Millisecond)
+	require.EventuallyWithT(t, func(c *assert.CollectT) { require.NoError(c, goleak.Find(others)) }, patience, 10*time.Millisecond)
 }
