@@ -177,6 +177,11 @@ func TestPlantedFaultsInARunAreFound(t *testing.T) {
 				}
 			}
 		}, []string{"two publishers at a time of k3#"}},
+		"a relay comes back after it was followed": {func(r *history.Run) {
+			of, others := published(r, id("k3", 10))
+			of[0].By = "a"
+			r.Published = append(others, of...)
+		}, []string{"two publishers at a time of k3#10: its key went from relay to relay 2 times, and its lease can have gone 1 times\n"}},
 		"several at once": {func(r *history.Run) {
 			swap(r, id("k3", 2), id("k3", 3))
 			r.Effects = append(r.Effects, history.Effected{Consumer: "mail", ID: id("k1", 1), Seq: 1e6})

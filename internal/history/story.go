@@ -2,6 +2,7 @@ package history
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -76,13 +77,13 @@ func (e *seen) lines() (lines []line) {
 		}
 		add(p.At, "published to %s at %d%s", p.Unit, p.Offset, by)
 	}
-	for consumer, effects := range e.effects {
-		for _, f := range effects {
+	for _, consumer := range slices.Sorted(maps.Keys(e.effects)) {
+		for _, f := range e.effects[consumer] {
 			add(f.At, "took effect in %s as number %d", consumer, f.Seq)
 		}
 	}
-	for consumer, dead := range e.dead {
-		for _, d := range dead {
+	for _, consumer := range slices.Sorted(maps.Keys(e.dead)) {
+		for _, d := range e.dead[consumer] {
 			add(d.At, "%s %s: %s", d.State, at(consumer), d.Reason)
 		}
 	}
