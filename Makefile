@@ -5,7 +5,7 @@ SERVICES = $(GO) run ./internal/cmd/services
 # Modules of their own below examples/ and bench/, such as `examples/orm`.
 NESTED = $(patsubst %/go.mod,%,$(wildcard examples/*/go.mod bench/go.mod))
 
-.PHONY: help test test-go test-faults test-local services demo bench-relay bench-consume bench-compare lint sums
+.PHONY: help test test-go test-faults test-local services demo bench-relay bench-consume bench-effect bench-compare plots lint sums
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -35,6 +35,12 @@ bench-relay: ## the relay's figures beside their references (docs/benchmarks.md)
 
 bench-consume: ## the same of consumers
 	@$(SERVICES) run -- $(GO) -C bench run . consume
+
+bench-effect: ## from commit to effect: latency, rate, cost by stage, over both brokers
+	@$(SERVICES) run -- $(GO) -C bench run . effect
+
+plots: ## docs/figures/*.svg from the lines beside them
+	@$(GO) -C bench run ./plots ../docs/figures
 
 bench-compare: ## Go benchmarks of the hot paths, this commit against BASE (default: main)
 	@bench/compare.sh $(or $(BASE),main)

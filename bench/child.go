@@ -32,6 +32,8 @@ type spec struct {
 	Record   bool          // remember when each event was acknowledged
 	AckDelay time.Duration // added to each Publish
 	InFlight int           // most events that are under way with AckDelay; 0 = no limit
+	Registry string        // schemas are registered here and messages carry their ids; "" = bare bytes
+	Stages   bool          // remember when each event was handed to the client and acknowledged
 	Retain   time.Duration // retention; 0 = the default
 	Profile  string        // file for a CPU profile
 }
@@ -41,12 +43,13 @@ type reply struct {
 	Published uint64
 	Seconds   float64          // since Run was called
 	Acks      map[string]int64 // event id: acknowledged at, Unix nanoseconds
+	Ways      ways             // of a part of the way from commit to effect
 	Error     string
 }
 
 // runChild is a relay that takes one command a line: a number n waits until n
-// events are published, "acks" hands over what was recorded. It drains and ends
-// with its standard input.
+// events are published, "acks" and "ways" hand over what was recorded. It drains
+// and ends with its standard input.
 func runChild(ctx context.Context, text string) error {
 	var s spec
 	if err := json.Unmarshal([]byte(text), &s); err != nil {
@@ -66,12 +69,16 @@ func runChild(ctx context.Context, text string) error {
 	defer pool.Close()
 	to := s.publisher()
 	defer func() { _ = to.Close() }()
-	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	r, err := relay.New(pool, relay.Config{Logger: log, Retention: s.Retain, Pipelines: []relay.Pipeline{{Name: "bench", To: to}}})
+	wire, err := wireFormat(s.Registry, true)
 	if err != nil {
 		return err
 	}
-	c := &child{settled: func() uint64 { return r.Stats().Pipelines[0].Published }, to: to, began: time.Now(), ended: make(chan struct{})}
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	r, err := relay.New(pool, relay.Config{Logger: log, Retention: s.Retain, Pipelines: []relay.Pipeline{{Name: "bench", To: to, Wire: wire}}})
+	if err != nil {
+		return err
+	}
+	c := &child{settled: func() uint64 { return r.Stats().Pipelines[0].Published }, to: to, stages: to.stages, began: time.Now(), ended: make(chan struct{})}
 	go func() {
 		defer close(c.ended)
 		c.err = r.Run(ctx)
@@ -108,6 +115,7 @@ func profile(file string) (stop func(), err error) {
 type child struct {
 	settled func() uint64 // events published, or messages handled
 	to      *target       // of a relay
+	stages  *stages       // nil: not recorded
 	began   time.Time
 	ended   chan struct{}
 	err     error // of Run, after ended
@@ -117,9 +125,12 @@ func (c *child) serve(in io.Reader, out io.Writer) error {
 	lines, answers := bufio.NewScanner(in), json.NewEncoder(out)
 	for lines.Scan() {
 		var a reply
-		if line := lines.Text(); line == "acks" {
+		switch line := lines.Text(); line {
+		case "acks":
 			a.Acks = c.to.recorded()
-		} else {
+		case "ways":
+			a.Ways = c.stages.recorded()
+		default:
 			var n uint64
 			if _, err := fmt.Sscan(line, &n); err != nil {
 				return fmt.Errorf("command %q: %w", line, err)
@@ -155,6 +166,9 @@ func (c *child) wait(n uint64) {
 
 func (s spec) publisher() *target {
 	t := &target{spec: s}
+	if s.Stages {
+		t.stages = &stages{}
+	}
 	switch {
 	case len(s.Kafka) > 0:
 		t.to = kafka.NewPublisher(kafka.Config{Brokers: s.Kafka})
@@ -167,8 +181,9 @@ func (s spec) publisher() *target {
 // target is the publisher of the relay, with what a figure adds.
 type target struct {
 	spec
-	to   brokers.Publisher // nil: everything is confirmed at once
-	turn sync.Mutex        // of a Publish with InFlight
+	to     brokers.Publisher // nil: everything is confirmed at once
+	stages *stages
+	turn   sync.Mutex // of a Publish with InFlight
 
 	mu sync.Mutex
 	at map[string]int64
@@ -176,9 +191,11 @@ type target struct {
 
 func (t *target) Publish(ctx context.Context, msgs []brokers.Message) []error {
 	results := make([]error, len(msgs))
+	t.stages.mark(msgs, nil, handed)
 	if t.to != nil {
 		results = t.to.Publish(ctx, msgs)
 	}
+	t.stages.mark(msgs, results, acked)
 	if t.AckDelay > 0 {
 		n := 1
 		if t.InFlight > 0 {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"fmt"
 	"os"
 	"time"
 
@@ -174,20 +173,16 @@ func (c *consumption) produce(ctx context.Context, partitions int32, keys int) (
 		if err != nil {
 			return "", nil, err
 		}
-		key := i % keys
-		data := placed{
-			OrderID: fmt.Sprintf("order-%08d", i), Customer: fmt.Sprint("key-", key), Sum: int64(i),
-			Items: []string{"sku-1 a blue lamp with a long cable", "sku-2 a chair of beech, oiled", "sku-3 sixteen screws and a bracket for the wall, zinc-plated"},
-		}
+		data := newPlaced(i, keys)
 		payload, err := placedType.Codec.Encode(data)
 		if err != nil {
 			return "", nil, err
 		}
-		bare[i] = bareMessage{id: id, hash: int64(key), data: data}
+		bare[i] = bareMessage{id: id, hash: int64(i % keys), data: data}
 		msgs[i] = brokers.Message{
 			Topic: topic, Key: data.Customer, ID: id.String(), Source: "/shop/orders", Type: placedType.Name, Time: time.Now(),
-			ContentType: "application/avro", CorrelationID: "4bf92f35-77b3-4da6-a3ce-929d0e0e4736", Payload: payload,
-			Headers: map[string]string{"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"},
+			ContentType: "application/avro", CorrelationID: correlation, Payload: payload,
+			Headers: map[string]string{"traceparent": traceparent},
 		}
 	}
 	_, err = kafka.client(ctx, msgs)
@@ -196,24 +191,12 @@ func (c *consumption) produce(ctx context.Context, partitions int32, keys int) (
 
 // withDatabase runs f with a new database of a consumer.
 func (c *consumption) withDatabase(ctx context.Context, f func(*database) error) error {
-	db, err := consumerDatabase(ctx, c.env)
+	db, err := withOrders(ctx, c.env, migrate.Inbox(""))
 	if err != nil {
 		return err
 	}
 	defer db.drop()
 	return f(db)
-}
-
-func consumerDatabase(ctx context.Context, e *env) (*database, error) {
-	db, err := databaseWith(ctx, e, migrate.Inbox(""))
-	if err != nil {
-		return nil, err
-	}
-	if _, err := db.Exec(ctx, `CREATE TABLE orders (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, order_id text, customer text, sum bigint)`); err != nil {
-		db.drop()
-		return nil, err
-	}
-	return db, nil
 }
 
 // inboxRun measures an inbox with a new database.

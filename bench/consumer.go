@@ -13,7 +13,9 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/outboxkit/outboxkit/brokers"
 	"github.com/outboxkit/outboxkit/brokers/kafka"
+	"github.com/outboxkit/outboxkit/brokers/rabbitmq"
 	"github.com/outboxkit/outboxkit/event"
 	"github.com/outboxkit/outboxkit/inbox"
 	"github.com/outboxkit/outboxkit/schema/avro"
@@ -25,9 +27,13 @@ const consumerEnv = "OUTBOXKIT_BENCH_CONSUMER"
 // consumerSpec says what the inbox of a child process does.
 type consumerSpec struct {
 	Database string
-	Kafka    []string
+	Kafka    []string // either these
+	AMQP     string   // or this: the topic is a queue
 	Topic    string
-	Group    string
+	Group    string        // of Kafka
+	Registry string        // messages carry its ids; "" = bare bytes
+	Stages   bool          // remember when each event was received, its handler began and its effect was committed
+	Defaults bool          // of client and collector
 	Workers  int           // handlers at once, and connections
 	Batch    int           // most events of a batch; 0 = one a transaction
 	Bulk     bool          // a batch's rows by one statement, not by one each
@@ -42,6 +48,19 @@ type placed struct {
 	Customer string   `avro:"customer"`
 	Sum      int64    `avro:"sum"`
 	Items    []string `avro:"items"`
+}
+
+const (
+	correlation = "4bf92f35-77b3-4da6-a3ce-929d0e0e4736"
+	traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+)
+
+// newPlaced is the i-th order, of one of so many customers.
+func newPlaced(i, keys int) placed {
+	return placed{
+		OrderID: fmt.Sprintf("order-%08d", i), Customer: fmt.Sprint("key-", i%keys), Sum: int64(i),
+		Items: []string{"sku-1 a blue lamp with a long cable", "sku-2 a chair of beech, oiled", "sku-3 sixteen screws and a bracket for the wall, zinc-plated"},
+	}
 }
 
 var placedType = event.Type[placed]{
@@ -66,11 +85,13 @@ func runConsumer(ctx context.Context, text string) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	// A process-wide setting of the client: without a limit it unpacks each fetch
-	// into buffers that it throws away.
-	sarama.MaxDecompressedBatchSize = 64 << 20
-	// The bare loop's process has its messages in memory, and so seldom collects.
-	debug.SetGCPercent(400)
+	if !s.Defaults {
+		// A process-wide setting of the client: without a limit it unpacks each fetch
+		// into buffers that it throws away.
+		sarama.MaxDecompressedBatchSize = 64 << 20
+		// The bare loop's process has its messages in memory, and so seldom collects.
+		debug.SetGCPercent(400)
+	}
 	stop, err := profile(s.Profile)
 	if err != nil {
 		return err
@@ -86,16 +107,24 @@ func runConsumer(ctx context.Context, text string) error {
 		return err
 	}
 	defer pool.Close()
+	wire, err := wireFormat(s.Registry, false)
+	if err != nil {
+		return err
+	}
+	var record *stages
+	if s.Stages {
+		record = &stages{}
+	}
 	in, err := inbox.New(pool, inbox.Config{
 		Consumer: consumerName, Concurrency: s.Workers, BatchSize: s.Batch,
-		From:   kafka.NewSubscriber(kafka.Config{Brokers: s.Kafka, Group: s.Group}, s.Topic),
+		From: s.subscriber(record), Wire: wire,
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
 	if err != nil {
 		return err
 	}
-	s.register(in)
-	c := &child{settled: func() uint64 {
+	s.register(in, record)
+	c := &child{stages: record, settled: func() uint64 {
 		st := in.Stats()
 		return uint64(st.Handled + st.Duplicates) //nolint:gosec // not negative
 	}, began: time.Now(), ended: make(chan struct{})}
@@ -112,9 +141,21 @@ func runConsumer(ctx context.Context, text string) error {
 	return err
 }
 
-func (s consumerSpec) register(in *inbox.Inbox) {
+func (s consumerSpec) subscriber(record *stages) brokers.Subscriber {
+	var from brokers.Subscriber = kafka.NewSubscriber(kafka.Config{Brokers: s.Kafka, Group: s.Group}, s.Topic)
+	if s.AMQP != "" {
+		from = rabbitmq.NewSubscriber(rabbitmq.SubscriberConfig{URL: s.AMQP}, s.Topic)
+	}
+	if record == nil {
+		return from
+	}
+	return &watched{Subscriber: from, stages: record}
+}
+
+func (s consumerSpec) register(in *inbox.Inbox, record *stages) {
 	if s.Batch == 0 {
 		inbox.On(in, placedType, func(ctx context.Context, tx pgx.Tx, e inbox.Event[placed]) error {
+			record.set(e.ID, begun)
 			if s.Slow > 0 {
 				if err := pause(ctx, s.Slow); err != nil {
 					return err

@@ -53,6 +53,19 @@ func databaseWith(ctx context.Context, e *env, m migrate.Set) (*database, error)
 	return d, nil
 }
 
+// withOrders is a new database with tables of ours and an order's.
+func withOrders(ctx context.Context, e *env, m migrate.Set) (*database, error) {
+	db, err := databaseWith(ctx, e, m)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := db.Exec(ctx, `CREATE TABLE orders (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, order_id text, customer text, sum bigint)`); err != nil {
+		db.drop()
+		return nil, err
+	}
+	return db, nil
+}
+
 func (d *database) asAdmin(ctx context.Context, sql string) error {
 	conn, err := pgx.Connect(ctx, d.admin)
 	if err != nil {
@@ -103,13 +116,16 @@ func (d *database) forget(ctx context.Context) error {
 // relayApplication marks the relay's sessions in pg_stat_activity.
 const relayApplication = "bench-relay"
 
-func (d *database) relayURL() string {
+func (d *database) relayURL() string { return d.urlOf(relayApplication) }
+
+// urlOf marks sessions as those of an application.
+func (d *database) urlOf(application string) string {
 	u, err := url.Parse(d.url)
 	if err != nil {
 		return d.url
 	}
 	q := u.Query()
-	q.Set("application_name", relayApplication)
+	q.Set("application_name", application)
 	u.RawQuery = q.Encode()
 	return u.String()
 }

@@ -15,11 +15,13 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	var err error
-	switch relay, consumer := os.Getenv(childEnv), os.Getenv(consumerEnv); {
+	switch relay, consumer, service := os.Getenv(childEnv), os.Getenv(consumerEnv), os.Getenv(serviceEnv); {
 	case relay != "":
 		err = runChild(ctx, relay)
 	case consumer != "":
 		err = runConsumer(ctx, consumer)
+	case service != "":
+		err = runService(ctx, service)
 	default:
 		err = runFigures(ctx, os.Args[1:])
 	}
@@ -35,15 +37,18 @@ type figure struct {
 	run  func(ctx context.Context, e *env) error
 }
 
-// figures are those of the relay, or of consumers, in the order in which they run.
+// figures are those of the relay, of consumers or of the whole way, in the order
+// in which they run.
 func figures(args []string) ([]figure, error) {
 	switch {
 	case len(args) == 0:
 		return relayFigures(), nil
 	case len(args) == 1 && args[0] == "consume":
 		return consumeFigures(), nil
+	case len(args) == 1 && args[0] == "effect":
+		return effectFigures(), nil
 	}
-	return nil, fmt.Errorf("arguments %q: none measures the relay, consume measures consumers", args)
+	return nil, fmt.Errorf("arguments %q: none measures the relay, consume measures consumers, effect the way from commit to effect", args)
 }
 
 func relayFigures() []figure {
@@ -71,6 +76,7 @@ type env struct {
 	postgres string
 	kafka    []string
 	amqp     string
+	registry string
 	quick    bool
 	rounds   int
 	out      *report
@@ -80,6 +86,7 @@ func newEnv() (*env, error) {
 	e := &env{
 		postgres: os.Getenv("OUTBOXKIT_POSTGRES_URL"),
 		amqp:     os.Getenv("OUTBOXKIT_AMQP_URL"),
+		registry: os.Getenv("OUTBOXKIT_REGISTRY_URL"),
 		quick:    os.Getenv("BENCH_QUICK") != "",
 		rounds:   3,
 		out:      &report{json: os.Getenv("JSON") != ""},
@@ -88,7 +95,7 @@ func newEnv() (*env, error) {
 		e.kafka = strings.Split(k, ",")
 	}
 	if e.postgres == "" || e.kafka == nil || e.amqp == "" {
-		return nil, errors.New("no servers: start it with `make bench-relay` or `make bench-consume`, or set OUTBOXKIT_POSTGRES_URL, OUTBOXKIT_KAFKA_BROKERS and OUTBOXKIT_AMQP_URL")
+		return nil, errors.New("no servers: start it with `make bench-relay`, `bench-consume` or `bench-effect`, or set OUTBOXKIT_POSTGRES_URL, OUTBOXKIT_KAFKA_BROKERS and OUTBOXKIT_AMQP_URL")
 	}
 	if r := os.Getenv("BENCH_ROUNDS"); r != "" {
 		n, err := strconv.Atoi(r)

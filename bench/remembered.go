@@ -6,13 +6,15 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/outboxkit/outboxkit/migrate"
 )
 
 // rememberedVsEmpty compares batches in a database that remembers 50 million v7
 // ids, over the days of the window, with batches in one that remembers none.
 func rememberedVsEmpty(ctx context.Context, e *env) error {
 	c := newConsumption(e, pick(e, 300_000, 60_000))
-	full, err := consumerDatabase(ctx, e)
+	full, err := withOrders(ctx, e, migrate.Inbox(""))
 	if err != nil {
 		return err
 	}
