@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -37,6 +38,7 @@ type session struct {
 	progress *progress
 	parking  *parking
 	flushing sync.Mutex
+	handing  time.Duration // of the reader: how long the publisher let it wait in this round
 	// ctx ends when publishing must stop, with the reason as its cause.
 	ctx context.Context
 	end context.CancelCauseFunc

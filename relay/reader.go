@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -39,6 +40,8 @@ func (s *session) read(ctx context.Context, out chan<- page) {
 	wait := s.r.tune.pollMin
 	for ctx.Err() == nil {
 		s.progress.adopt(groups) // before the probe: it begins after the load
+		began := time.Now()
+		s.handing = 0
 		n, err := s.round(ctx, groups, out)
 		switch {
 		case ctx.Err() != nil:
@@ -60,9 +63,16 @@ func (s *session) read(ctx context.Context, out chan<- page) {
 		}
 		// A full page means that there is more: no pause.
 		if n < s.r.tune.pageRows && !s.progress.waiting() {
-			sleep(ctx, wait)
+			sleep(ctx, s.r.tune.spare(wait, time.Since(began)-s.handing))
 		}
 	}
+}
+
+// spare lengthens the pause after a round whose statements took busy, so that
+// polling takes a fifth of a connection's time at most. A database that is slow to
+// answer has other work: its writers come first.
+func (t tuning) spare(pause, busy time.Duration) time.Duration {
+	return max(pause, min(4*busy, t.pollMax))
 }
 
 // round gives each group its turn, with one probe for all that are between
@@ -125,6 +135,8 @@ func (s *session) turn(ctx context.Context, at position, shards []int16, pr prob
 
 // hand gives a page to the publisher. It returns where the reader is then.
 func (s *session) hand(ctx context.Context, out chan<- page, p page, at position) (position, int, error) {
+	began := time.Now()
+	defer func() { s.handing += time.Since(began) }()
 	select {
 	case out <- p:
 		return p.to, len(p.events), nil
