@@ -55,11 +55,13 @@ func OnBatchSQL[T any](in *Inbox, typ event.Type[T], handle func(ctx context.Con
 type batchHandler struct {
 	overSQL bool
 	breaker *breaker // the type's
-	// decode returns an Event[T], outside any transaction.
-	decode func(ctx context.Context, wire event.WireFormat, d *brokers.Delivery) (any, error)
-	// run gives these events to the handler, with all middleware around it; it
-	// does not panic.
-	run func(ctx context.Context, tx *transaction, events []any, attempt int) error
+	// room returns a *[]Event[T] for n events, empty.
+	room func(n int) any
+	// decode appends the event of d to what room returned, outside any transaction.
+	decode func(ctx context.Context, wire event.WireFormat, d *brokers.Delivery, events any) error
+	// run gives these events, but for those at the indexes of except (ascending), to
+	// the handler, with all middleware around it; it does not panic.
+	run func(ctx context.Context, tx *transaction, events any, except []int, attempt int) error
 }
 
 func registerBatch[T any](in *Inbox, typ event.Type[T], overSQL bool, handle func(context.Context, *transaction, []Event[T]) error, around []Middleware) {
@@ -69,33 +71,52 @@ func registerBatch[T any](in *Inbox, typ event.Type[T], overSQL bool, handle fun
 		in.abort(fmt.Errorf("inbox: handler of %q: %w", typ.Name, err))
 		return
 	}
-	b := &batchHandler{overSQL: overSQL}
-	b.decode = func(ctx context.Context, wire event.WireFormat, d *brokers.Delivery) (any, error) {
-		return openEvent(ctx, typ, wire, d)
+	b := &batchHandler{overSQL: overSQL, room: func(n int) any { return new(make([]Event[T], 0, n)) }}
+	b.decode = func(ctx context.Context, wire event.WireFormat, d *brokers.Delivery, events any) error {
+		list := events.(*[]Event[T])
+		more := append(*list, Event[T]{})
+		if err := openEvent(ctx, typ, wire, d, &more[len(*list)]); err != nil {
+			return err
+		}
+		*list = more // not before: a codec may panic
+		return nil
 	}
-	b.run = func(ctx context.Context, tx *transaction, events []any, number int) error {
-		typed := make([]Event[T], len(events))
-		for i, e := range events {
-			typed[i] = *e.(*Event[T])
-		}
+	b.run = func(ctx context.Context, tx *transaction, events any, except []int, number int) error {
+		list := without(*events.(*[]Event[T]), except)
 		if len(all) == 0 {
-			return guard(func() error { return handle(ctx, tx, typed) })
+			return guard(func() error { return handle(ctx, tx, list) })
 		}
-		envelopes := make([]event.Envelope, len(events))
-		for i := range typed {
-			envelopes[i] = typed[i].Envelope
+		envelopes := make([]event.Envelope, len(list))
+		for i := range list {
+			envelopes[i] = list[i].Envelope
 		}
 		return attempt(ctx, &Attempt{
-			Envelope: envelopes[0], Origin: typed[0].Origin, Number: number, Batch: envelopes, tx: tx,
-			call: func(ctx context.Context) error { return handle(ctx, tx, typed) },
+			Envelope: envelopes[0], Origin: list[0].Origin, Number: number, Batch: envelopes, tx: tx,
+			call: func(ctx context.Context) error { return handle(ctx, tx, list) },
 		})
 	}
 	bind := func(ctx context.Context, wire event.WireFormat, d *brokers.Delivery) (call, error) {
-		e, err := b.decode(ctx, wire, d)
-		if err != nil {
+		event := b.room(1)
+		if err := b.decode(ctx, wire, d, event); err != nil {
 			return nil, err
 		}
-		return func(ctx context.Context, tx *transaction, number int) error { return b.run(ctx, tx, []any{e}, number) }, nil
+		return func(ctx context.Context, tx *transaction, number int) error {
+			return b.run(ctx, tx, event, nil, number)
+		}, nil
 	}
 	in.add(typ.Info(), handler{overSQL: overSQL, bind: bind, batch: b})
+}
+
+// without returns list without the elements at the indexes of except, ascending.
+func without[E any](list []E, except []int) []E {
+	if len(except) == 0 {
+		return list
+	}
+	rest := make([]E, 0, len(list)-len(except))
+	from := 0
+	for _, i := range except {
+		rest = append(rest, list[from:i]...)
+		from = i + 1
+	}
+	return append(rest, list[from:]...)
 }

@@ -69,8 +69,8 @@ func register[T any](in *Inbox, typ event.Type[T], overSQL bool, handle func(con
 		return
 	}
 	bind := func(ctx context.Context, wire event.WireFormat, d *brokers.Delivery) (call, error) {
-		e, err := openEvent(ctx, typ, wire, d)
-		if err != nil {
+		e := new(Event[T])
+		if err := openEvent(ctx, typ, wire, d, e); err != nil {
 			return nil, err
 		}
 		return func(ctx context.Context, tx *transaction, number int) error {
@@ -83,14 +83,14 @@ func register[T any](in *Inbox, typ event.Type[T], overSQL bool, handle func(con
 	in.add(typ.Info(), handler{overSQL: overSQL, bind: bind})
 }
 
-// openEvent decodes a message.
-func openEvent[T any](ctx context.Context, typ event.Type[T], wire event.WireFormat, d *brokers.Delivery) (*Event[T], error) {
-	e := &Event[T]{Envelope: envelope(&d.Message), Origin: d.Origin}
+// openEvent decodes a message into e, which is empty.
+func openEvent[T any](ctx context.Context, typ event.Type[T], wire event.WireFormat, d *brokers.Delivery, e *Event[T]) error {
+	e.Envelope, e.Origin = envelope(&d.Message), d.Origin
 	if d.Message.Payload == nil {
 		e.Tombstone = true
-		return e, nil
+		return nil
 	}
-	return e, decode(ctx, typ.Codec, wire, &d.Message, &e.Data)
+	return decode(ctx, typ.Codec, wire, &d.Message, &e.Data)
 }
 
 func decode(ctx context.Context, codec event.Codec, wire event.WireFormat, m *brokers.Message, v any) error {

@@ -39,13 +39,15 @@ func (r *runner) together(h *batchHandler, taken []share) {
 		}
 		return
 	}
+	fates := b.fates
 	for _, s := range taken {
-		for _, t := range s.tasks {
-			if !r.settle(t, b) {
+		for i, t := range s.tasks {
+			if len(fates) == 0 || !r.settle(t, fates[i]) {
 				break
 			}
 			r.pop(s.lane)
 		}
+		fates = fates[min(len(s.tasks), len(fates)):]
 	}
 }
 
@@ -53,9 +55,9 @@ func (r *runner) together(h *batchHandler, taken []share) {
 type batch struct {
 	*batchHandler
 	tasks  []*task
-	events []any          // beside tasks: decoded
+	events any            // decoded, beside tasks; see batchHandler.room
 	claims []dedup.Result // beside tasks
-	fates  map[*task]fate // of a committed transaction
+	fates  []fate         // beside tasks, of a committed transaction; empty without one
 
 	stubborn <-chan struct{} // closed when its handler, given up, has returned; nil if it has
 }
@@ -64,41 +66,38 @@ type batch struct {
 type fate int
 
 const (
-	undecided fate = iota
-	handled
-	repeated // it was a duplicate
-	shelved  // stored behind a dead letter
+	handled  fate = iota
+	repeated      // it was a duplicate
+	shelved       // stored behind a dead letter
 )
 
 // fit decodes, and ends each share before the first message that cannot be in a
 // batch: dead letters need steps of their own, and hold what follows.
 func (r *runner) fit(h *batchHandler, taken []share) *batch {
-	b := &batch{batchHandler: h}
+	size := 0
+	for _, s := range taken {
+		size += len(s.tasks)
+	}
+	b := &batch{batchHandler: h, tasks: make([]*task, 0, size), events: h.room(size)}
 	for i := range taken {
 		s := &taken[i]
 		for n, t := range s.tasks {
-			e, ok := r.fits(h, t)
-			if !ok {
+			if !r.fits(b, t) {
 				s.tasks[n].alone = true
 				s.tasks = s.tasks[:n]
 				break
 			}
 			b.tasks = append(b.tasks, t)
-			b.events = append(b.events, e)
 		}
 	}
 	return b
 }
 
-func (r *runner) fits(h *batchHandler, t *task) (e any, ok bool) {
+func (r *runner) fits(b *batch, t *task) bool {
 	if r.ctx.Err() != nil || t.ctx.Err() != nil || t.d.Message.ID == "" {
-		return nil, false
+		return false
 	}
-	err := guard(func() (err error) {
-		e, err = h.decode(t.ctx, r.cfg.Wire, t.d)
-		return err
-	})
-	return e, err == nil
+	return guard(func() error { return b.decode(t.ctx, r.cfg.Wire, t.d, b.events) }) == nil
 }
 
 // span returns a context that ends as soon as one of the tasks' does.
@@ -134,46 +133,49 @@ func (r *runner) attempt(ctx context.Context, b *batch) error {
 	r.back()
 	b.tasks[0].outage.Reset()
 
-	fates := make(map[*task]fate, len(b.tasks))
-	var fresh []any
+	fates := make([]fate, len(b.tasks))
+	var except []int
+	spoilt := false
 	for i, t := range b.tasks {
 		switch {
 		case b.claims[i] == dedup.OutsideWindow:
 			t.alone = true // to be buried; the others' claims are given up until then
+			spoilt = true
 		case b.claims[i] == dedup.Duplicate:
-			fates[t] = repeated
+			fates[i] = repeated
 		case blocked[t.hash] && r.blocks(t):
 			stored, err := r.shelve(t, tx)
 			if err != nil {
 				return r.apart(b, err, outage(err))
 			}
-			if fates[t] = shelved; stored {
-				continue
+			if stored {
+				fates[i] = shelved
 			}
-			fallthrough
-		default:
-			fates[t] = handled
-			fresh = append(fresh, b.events[i])
+		}
+		if fates[i] != handled {
+			except = append(except, i)
 		}
 	}
-	if len(fates) < len(b.tasks) {
+	if spoilt {
 		return nil
 	}
-	if err := r.carryOut(ctx, b, tx, fresh); err != nil || b.tasks[0].alone {
+	if err := r.carryOut(ctx, b, tx, except); err != nil || b.tasks[0].alone {
 		return err
 	}
 	b.fates = fates
 	return nil
 }
 
-// carryOut runs the handler for the events that are new, and commits.
-func (r *runner) carryOut(ctx context.Context, b *batch, tx *transaction, fresh []any) error {
+// carryOut runs the handler for the events that are new, which those at the
+// indexes of except are not, and commits.
+func (r *runner) carryOut(ctx context.Context, b *batch, tx *transaction, except []int) error {
 	handling, cancel := context.WithTimeoutCause(ctx, r.cfg.HandlerTimeout, errTimeout)
 	defer cancel()
 	var err error
-	if len(fresh) > 0 {
+	fresh := len(b.tasks) - len(except)
+	if fresh > 0 {
 		var stubborn <-chan struct{}
-		if stubborn, err = supervise(handling, func() error { return b.run(handling, tx, fresh, 1) }); stubborn != nil {
+		if stubborn, err = supervise(handling, func() error { return b.run(handling, tx, b.events, except, 1) }); stubborn != nil {
 			return r.abandonBatch(b, tx, stubborn)
 		}
 	}
@@ -182,7 +184,7 @@ func (r *runner) carryOut(ctx context.Context, b *batch, tx *transaction, fresh 
 	}
 	if err == nil {
 		if err = tx.commit(r.patience()); err == nil {
-			b.breaker.batch(len(fresh))
+			b.breaker.batch(fresh)
 			return nil
 		}
 		if commitLost(err) {
@@ -237,9 +239,9 @@ func outage(err error) bool {
 	return !errors.As(err, &pgErr) || pgErr.Code != noSharedMemory && outageCode(pgErr.Code)
 }
 
-// settle acknowledges what has been committed. It reports false for what is left.
-func (r *runner) settle(t *task, b *batch) bool {
-	switch b.fates[t] {
+// settle acknowledges what has been committed. It reports false if it could not.
+func (r *runner) settle(t *task, f fate) bool {
+	switch f {
 	case handled:
 		r.stats.handled.Add(1)
 	case shelved:
@@ -247,8 +249,6 @@ func (r *runner) settle(t *task, b *batch) bool {
 	case repeated:
 		res, err := r.duplicate(t)
 		return err == nil && res.what == settled
-	default:
-		return false
 	}
 	_, _ = r.ack(t, nil) // settled; nothing fails
 	return true
