@@ -5,7 +5,7 @@ SERVICES = $(GO) run ./internal/cmd/services
 # Modules of their own below examples/ and bench/, such as `examples/orm`.
 NESTED = $(patsubst %/go.mod,%,$(wildcard examples/*/go.mod bench/go.mod))
 
-.PHONY: help test test-go test-faults test-local services demo bench-relay bench-consume bench-effect bench-compare plots lint sums
+.PHONY: help test test-go test-faults test-local services demo bench-relay bench-consume bench-effect bench-peers bench-compare plots lint sums
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -42,6 +42,9 @@ bench-effect: ## from commit to effect: latency, rate, cost by stage, over both 
 plots: ## docs/figures/*.svg from the lines beside them
 	@$(GO) -C bench run ./plots ../docs/figures
 
+bench-peers: ## outboxkit beside Debezium and watermill, which it fetches; BENCH_PEERS=name
+	@$(SERVICES) run -- $(GO) -C bench run . peers
+
 bench-compare: ## Go benchmarks of the hot paths, this commit against BASE (default: main)
 	@bench/compare.sh $(or $(BASE),main)
 
@@ -54,7 +57,7 @@ lint: ## formatting, vet, staticcheck, no time.Sleep in tests
 		for m in . $(NESTED); do echo "vet and staticcheck $$m"; (cd $$m && $(GO) vet ./... && $$staticcheck ./...); done
 
 sums: ## write the checksums of the Java servers anew, after a change of their pom.xml
-	@set -e; for a in kafka apicurio; do dir=$$(mktemp -d); \
-		mvn --batch-mode --quiet -f internal/services/$$a/pom.xml \
+	@set -e; for a in internal/services/kafka internal/services/apicurio bench/peers; do dir=$$(mktemp -d); \
+		mvn --batch-mode --quiet -f $$a/pom.xml \
 			org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies -DincludeScope=runtime -DoutputDirectory=$$dir; \
-		(cd $$dir && LC_ALL=C sha256sum *) > internal/services/$$a/SHA256SUMS; rm -r $$dir; done
+		(cd $$dir && LC_ALL=C sha256sum *) > $$a/SHA256SUMS; rm -r $$dir; done

@@ -5,6 +5,7 @@
 //	make bench-relay                          the relay's figures
 //	make bench-consume                        those of consumers
 //	make bench-effect                         from commit to effect
+//	make bench-peers                          Debezium and watermill beside it
 //	BENCH=kafka_drain make bench-relay        those whose name contains it (comma-separated)
 //	BENCH_QUICK=1 make bench-relay            fewer events, shorter windows: to try it
 //	BENCH_ROUNDS=5 make bench-relay           rounds; default 3

@@ -37,8 +37,8 @@ type figure struct {
 	run  func(ctx context.Context, e *env) error
 }
 
-// figures are those of the relay, of consumers or of the whole way, in the order
-// in which they run.
+// figures are those of the relay, of consumers, of the whole way or of peers, in
+// the order in which they run.
 func figures(args []string) ([]figure, error) {
 	switch {
 	case len(args) == 0:
@@ -47,8 +47,10 @@ func figures(args []string) ([]figure, error) {
 		return consumeFigures(), nil
 	case len(args) == 1 && args[0] == "effect":
 		return effectFigures(), nil
+	case len(args) == 1 && args[0] == "peers":
+		return peerFigures(), nil
 	}
-	return nil, fmt.Errorf("arguments %q: none measures the relay, consume measures consumers, effect the way from commit to effect", args)
+	return nil, fmt.Errorf("arguments %q: none measures the relay, consume measures consumers, effect the way from commit to effect, peers what others do", args)
 }
 
 func relayFigures() []figure {
@@ -95,7 +97,7 @@ func newEnv() (*env, error) {
 		e.kafka = strings.Split(k, ",")
 	}
 	if e.postgres == "" || e.kafka == nil || e.amqp == "" {
-		return nil, errors.New("no servers: start it with `make bench-relay`, `bench-consume` or `bench-effect`, or set OUTBOXKIT_POSTGRES_URL, OUTBOXKIT_KAFKA_BROKERS and OUTBOXKIT_AMQP_URL")
+		return nil, errors.New("no servers: start it with `make bench-relay`, `bench-consume`, `bench-effect` or `bench-peers`, or set OUTBOXKIT_POSTGRES_URL, OUTBOXKIT_KAFKA_BROKERS and OUTBOXKIT_AMQP_URL")
 	}
 	if r := os.Getenv("BENCH_ROUNDS"); r != "" {
 		n, err := strconv.Atoi(r)

@@ -22,6 +22,7 @@ type result struct {
 type report struct {
 	json    bool
 	results []result
+	told    map[string]bool // whose settings are printed
 }
 
 // add reports the median of runs.

@@ -47,9 +47,7 @@ func withWriters(ctx context.Context, e *env, f func(*writers, *env) error) (err
 		return err
 	}
 	defer db.Close()
-	if _, err := db.Exec(ctx, `CREATE TABLE stock (sku int PRIMARY KEY, qty int NOT NULL);
-CREATE TABLE orders (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, sku int NOT NULL, note text NOT NULL);
-INSERT INTO stock SELECT g, 0 FROM generate_series(1, 10000) g`); err != nil {
+	if _, err := db.Exec(ctx, ordersTables); err != nil {
 		return err
 	}
 	w := &writers{database: db, placed: event.Type[orderPlaced]{
@@ -66,6 +64,11 @@ INSERT INTO stock SELECT g, 0 FROM generate_series(1, 10000) g`); err != nil {
 
 // rate is the transactions a second of all writers at full speed.
 func (w *writers) rate(ctx context.Context, events bool, d time.Duration) (float64, error) {
+	return fullSpeed(ctx, d, func() error { return w.transaction(ctx, events) })
+}
+
+// fullSpeed lets all writers repeat f for d and returns how often a second.
+func fullSpeed(ctx context.Context, d time.Duration, f func() error) (float64, error) {
 	var (
 		wg    sync.WaitGroup
 		mu    sync.Mutex
@@ -77,7 +80,7 @@ func (w *writers) rate(ctx context.Context, events bool, d time.Duration) (float
 		wg.Go(func() {
 			n := 0
 			for time.Since(began) < d && ctx.Err() == nil {
-				if err := w.transaction(ctx, events); err != nil {
+				if err := f(); err != nil {
 					mu.Lock()
 					defer mu.Unlock()
 					errs = append(errs, err)
@@ -94,9 +97,24 @@ func (w *writers) rate(ctx context.Context, events bool, d time.Duration) (float
 	return float64(total) / time.Since(began).Seconds(), errors.Join(errs...)
 }
 
+const orderNote = "leave it with the neighbours if nobody is at home, please; the bell does not work, and mind the dog: it is friendly"
+
 func (w *writers) transaction(ctx context.Context, events bool) error {
-	const note = "leave it with the neighbours if nobody is at home, please; the bell does not work, and mind the dog: it is friendly"
-	return pgx.BeginFunc(ctx, w.Pool, func(tx pgx.Tx) error {
+	return w.order(ctx, func(tx pgx.Tx, id string) error {
+		if !events {
+			return nil
+		}
+		return w.outbox.Write(ctx, tx, w.placed.New(orderPlaced{OrderID: id, Note: orderNote}))
+	})
+}
+
+const ordersTables = `CREATE TABLE stock (sku int PRIMARY KEY, qty int NOT NULL);
+CREATE TABLE orders (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, sku int NOT NULL, note text NOT NULL);
+INSERT INTO stock SELECT g, 0 FROM generate_series(1, 10000) g`
+
+// order is a service's transaction, with what is written beside the order.
+func (d *database) order(ctx context.Context, beside func(tx pgx.Tx, id string) error) error {
+	return pgx.BeginFunc(ctx, d.Pool, func(tx pgx.Tx) error {
 		sku := rand.IntN(10_000) + 1 //nolint:gosec // load
 		var qty int
 		if err := tx.QueryRow(ctx, `SELECT qty FROM stock WHERE sku = $1 FOR UPDATE`, sku).Scan(&qty); err != nil {
@@ -106,13 +124,10 @@ func (w *writers) transaction(ctx context.Context, events bool) error {
 			return err
 		}
 		var id string
-		if err := tx.QueryRow(ctx, `INSERT INTO orders (sku, note) VALUES ($1, $2) RETURNING id::text`, sku, note).Scan(&id); err != nil {
+		if err := tx.QueryRow(ctx, `INSERT INTO orders (sku, note) VALUES ($1, $2) RETURNING id::text`, sku, orderNote).Scan(&id); err != nil {
 			return err
 		}
-		if !events {
-			return nil
-		}
-		return w.outbox.Write(ctx, tx, w.placed.New(orderPlaced{OrderID: id, Note: note}))
+		return beside(tx, id)
 	})
 }
 
