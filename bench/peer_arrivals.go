@@ -22,6 +22,7 @@ func peerPayload(seq int, key string) []byte {
 // which came before an earlier one of their key.
 type arrivals struct {
 	consumer sarama.Consumer
+	parts    []sarama.PartitionConsumer
 	wg       sync.WaitGroup
 
 	mu         sync.Mutex
@@ -47,6 +48,7 @@ func watch(brokers []string, topic string) (*arrivals, error) {
 			a.close()
 			return nil, err
 		}
+		a.parts = append(a.parts, part)
 		a.wg.Go(func() {
 			for m := range part.Messages() {
 				a.see(m.Value, time.Now().UnixNano())
@@ -58,8 +60,11 @@ func watch(brokers []string, topic string) (*arrivals, error) {
 
 // close ends the reading and waits for it.
 func (a *arrivals) close() {
-	_ = a.consumer.Close()
+	for _, p := range a.parts {
+		p.AsyncClose() // which ends its messages
+	}
 	a.wg.Wait()
+	_ = a.consumer.Close()
 }
 
 func (a *arrivals) see(payload []byte, now int64) {

@@ -58,7 +58,7 @@ func withPeer(ctx context.Context, e *env, p peers.Peer, f func(*peerRun) error)
 		return err
 	}
 	defer func() { _ = os.RemoveAll(r.place.Dir) }()
-	if r.topic, err = newTopicEnds(e.kafka, r.place.Topic); err != nil {
+	if r.topic, err = newTopicEnds(ctx, e.kafka, r.place.Topic); err != nil {
 		return err
 	}
 	defer r.topic.close()

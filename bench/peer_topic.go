@@ -1,7 +1,10 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"time"
 
 	"github.com/IBM/sarama"
 )
@@ -14,7 +17,9 @@ type topicEnds struct {
 	partitions []int32
 }
 
-func newTopicEnds(brokers []string, topic string) (*topicEnds, error) {
+// newTopicEnds returns when the broker answers for all partitions of the topic,
+// which it has just created.
+func newTopicEnds(ctx context.Context, brokers []string, topic string) (*topicEnds, error) {
 	c := sarama.NewConfig()
 	c.Version = sarama.V2_8_0_0
 	client, err := sarama.NewClient(brokers, c)
@@ -22,11 +27,20 @@ func newTopicEnds(brokers []string, topic string) (*topicEnds, error) {
 		return nil, err
 	}
 	t := &topicEnds{client: client, topic: topic}
-	if t.partitions, err = client.Partitions(topic); err != nil {
-		t.close()
-		return nil, err
+	for range int32(partitions) {
+		t.partitions = append(t.partitions, int32(len(t.partitions)))
 	}
-	return t, nil
+	for began := time.Now(); ; {
+		_, err := t.count()
+		if err == nil {
+			return t, nil
+		}
+		err = errors.Join(err, client.RefreshMetadata(topic), pause(ctx, 50*time.Millisecond))
+		if time.Since(began) > peerStall || ctx.Err() != nil {
+			t.close()
+			return nil, fmt.Errorf("topic %s: %w", topic, err)
+		}
+	}
 }
 
 // close deletes the topic, which may be large.
