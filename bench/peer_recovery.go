@@ -52,9 +52,10 @@ func (x *peerRecoveries) one(ctx context.Context, r *peerRun) error {
 	written := make(chan load, 1)
 	before := pick(r.env, 20*time.Second, 5*time.Second)
 	window := before + pick(r.env, 20*time.Second, 12*time.Second)
-	ctx, cancel := context.WithCancel(ctx)
+	writing, cancel := context.WithCancel(ctx)
+	defer cancel()
 	go func() {
-		committed, err := r.pace(ctx, windowNumbers, 500, window)
+		committed, err := r.pace(writing, windowNumbers, 500, window)
 		written <- load{committed, err}
 	}()
 	restarted, err := x.crash(ctx, r, a, before)
@@ -64,11 +65,10 @@ func (x *peerRecoveries) one(ctx context.Context, r *peerRun) error {
 		return errors.Join(err, l.err)
 	}
 	l := <-written
-	cancel()
 	if l.err != nil {
 		return l.err
 	}
-	return x.settle(context.WithoutCancel(ctx), r, a, l.committed, restarted)
+	return x.settle(ctx, r, a, l.committed, restarted)
 }
 
 // crash kills the process after d and starts it again, then waits for an event
