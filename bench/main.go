@@ -9,19 +9,23 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/outboxkit/outboxkit/bench/peers"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	var err error
-	switch relay, consumer, service := os.Getenv(childEnv), os.Getenv(consumerEnv), os.Getenv(serviceEnv); {
+	switch relay, consumer, service, forwarder := os.Getenv(childEnv), os.Getenv(consumerEnv), os.Getenv(serviceEnv), os.Getenv(peers.WatermillEnv); {
 	case relay != "":
 		err = runChild(ctx, relay)
 	case consumer != "":
 		err = runConsumer(ctx, consumer)
 	case service != "":
 		err = runService(ctx, service)
+	case forwarder != "":
+		err = peers.RunWatermill(ctx, forwarder)
 	default:
 		err = runFigures(ctx, os.Args[1:])
 	}

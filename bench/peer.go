@@ -31,7 +31,7 @@ const ours = "outboxkit"
 // peerList is whom BENCH_PEERS names, or everybody.
 func peerList(e *env, more ...peers.Peer) ([]peers.Peer, error) {
 	all := append([]peers.Peer{
-		&ourPeer{}, peers.Debezium{}, peers.Debezium{Tuned: true},
+		&ourPeer{}, peers.Debezium{}, peers.Debezium{Tuned: true}, peers.Watermill{}, peers.Watermill{Tuned: true},
 	}, more...)
 	chosen := os.Getenv("BENCH_PEERS")
 	list := slices.DeleteFunc(all, func(p peers.Peer) bool { return !matches(p.Name(), strings.Split(chosen, ",")) })

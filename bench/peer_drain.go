@@ -43,7 +43,12 @@ type peerDrains struct {
 
 // backlogOf is how many events each has to publish: so many that it takes
 // seconds.
-func backlogOf(e *env, p peers.Peer) int { return pick(e, 600_000, 150_000) }
+func backlogOf(e *env, p peers.Peer) int {
+	if _, one := p.(peers.Watermill); one { // it publishes one at a time
+		return pick(e, 60_000, 10_000)
+	}
+	return pick(e, 600_000, 150_000)
+}
 
 func (d *peerDrains) one(ctx context.Context, r *peerRun) error {
 	n := backlogOf(r.env, r.Peer)
