@@ -54,10 +54,12 @@ func (w *peerWriterRates) one(ctx context.Context, r *peerRun) error {
 			})
 		})
 	}
-	if _, err := rate(2*time.Second, true); err != nil { // connections, statements
-		return err
+	for _, events := range []bool{true, false} { // connections, statements, rows in memory
+		if _, err := rate(window/2, events); err != nil {
+			return err
+		}
 	}
-	none, err := rate(window, false)
+	none, err := rate(window/2, false)
 	if err != nil {
 		return err
 	}
@@ -65,6 +67,11 @@ func (w *peerWriterRates) one(ctx context.Context, r *peerRun) error {
 	if err != nil {
 		return err
 	}
+	after, err := rate(window/2, false)
+	if err != nil {
+		return err
+	}
+	none = (none + after) / 2
 	if err := r.start(ctx); err != nil {
 		return err
 	}
