@@ -59,7 +59,7 @@ func latency(found results) (*plot.Plot, error) {
 			p.Legend.Add(b.title+" "+q.title, line, points)
 		}
 	}
-	p.X.Min, p.X.Max = 80, 6000 // room for the legend
+	p.X.Min, p.X.Max = 80, 9000 // room for the legend
 	return p, nil
 }
 
