@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/outboxkit/outboxkit/event"
+	"github.com/outboxkit/outboxkit/schema"
 )
 
 // Config describes a registry and how to use it.
@@ -33,10 +34,10 @@ type Config struct {
 	// false, they must have been registered before (by a pipeline, say). Default:
 	// false.
 	Register bool
-	// Subject names the subject of a topic's schema. Default: "<topic>-value",
-	// Confluent's TopicNameStrategy, which allows one type of event per topic; for
-	// several, return for example the record's full name.
-	Subject func(topic string, s event.Schema) string
+	// Subject names the subject of a topic's schema. Default: schema.ByTopic,
+	// "<topic>-value", which allows one type of event per topic; for several use
+	// schema.ByRecord or schema.ByTopicRecord.
+	Subject schema.Strategy
 }
 
 func (c Config) withDefaults() Config {
@@ -47,7 +48,7 @@ func (c Config) withDefaults() Config {
 		c.Attempts = 3
 	}
 	if c.Subject == nil {
-		c.Subject = func(topic string, _ event.Schema) string { return topic + "-value" }
+		c.Subject = schema.ByTopic
 	}
 	return c
 }

@@ -25,7 +25,11 @@ func (f confluent) Seal(ctx context.Context, topic string, s event.Schema, data 
 	if data == nil {
 		return nil, nil
 	}
-	id, err := f.client.ID(ctx, f.client.cfg.Subject(topic, s), s)
+	subject, err := f.client.cfg.Subject(topic, s)
+	if err != nil {
+		return nil, err
+	}
+	id, err := f.client.ID(ctx, subject, s)
 	if err != nil {
 		return nil, err
 	}

@@ -76,7 +76,7 @@ func TestLookupOnly(t *testing.T) {
 	f := newFake(t)
 	lookup := func(c *registry.Config) {
 		c.Register = false
-		c.Subject = func(topic string, s event.Schema) string { return topic + "/x y" }
+		c.Subject = func(topic string, _ event.Schema) (string, error) { return topic + "/x y", nil }
 	}
 	_, err := registry.Confluent(f.client(t, lookup)).Seal(ctx, "t", schemaOf(`"string"`), []byte{0})
 	require.ErrorIs(t, err, event.ErrSchemaUnavailable, "somebody may register it yet")
