@@ -59,3 +59,8 @@ type WireFormat interface {
 // ErrSchemaUnavailable says that a schema could not be looked up now, for
 // example because the registry does not answer: the bytes may be fine.
 var ErrSchemaUnavailable = errors.New("schema unavailable")
+
+// ErrSchemaUnregistered says that a registry answered and does not know a schema
+// (yet). Such an error also wraps ErrSchemaUnavailable: it is worth a retry, but
+// concerns this schema alone.
+var ErrSchemaUnregistered = errors.New("schema not registered")

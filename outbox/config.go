@@ -20,6 +20,11 @@ type Config struct {
 	// by Write instead of by the broker, when it is too late. Default: 900 KiB,
 	// which fits Kafka's default of 1 MiB with its headers.
 	MaxPayload int
+	// Gate says whether a type may be written with its schema; the error names what
+	// the schema breaks. [New] asks it once for each type whose schema this log has
+	// not stored yet, and fails if it refuses one: with schema.Gate a service that
+	// deploys an incompatible schema does not start. Default: every schema may.
+	Gate func(ctx context.Context, t event.Info) error
 	// TraceHeaders returns the headers that carry the trace of ctx, usually
 	// traceparent and tracestate. Default: none.
 	TraceHeaders func(ctx context.Context) map[string]string

@@ -37,9 +37,14 @@ func New(ctx context.Context, pool *pgxpool.Pool, cfg Config) (*Outbox, error) {
 	if pool == nil {
 		return nil, &event.FieldError{Field: "pool", Problem: "is nil"}
 	}
-	return newOutbox(cfg, func(query string, args ...any) error {
-		_, err := pool.Exec(ctx, query, args...)
-		return err
+	return newOutbox(ctx, cfg, store{
+		exec: func(query string, args ...any) error {
+			_, err := pool.Exec(ctx, query, args...)
+			return err
+		},
+		ask: func(query string, arg any) (yes bool, err error) {
+			return yes, pool.QueryRow(ctx, query, arg).Scan(&yes)
+		},
 	})
 }
 
@@ -48,13 +53,24 @@ func NewSQL(ctx context.Context, db *sql.DB, cfg Config) (*Outbox, error) {
 	if db == nil {
 		return nil, &event.FieldError{Field: "db", Problem: "is nil"}
 	}
-	return newOutbox(cfg, func(query string, args ...any) error {
-		_, err := db.ExecContext(ctx, query, args...)
-		return err
+	return newOutbox(ctx, cfg, store{
+		exec: func(query string, args ...any) error {
+			_, err := db.ExecContext(ctx, query, args...)
+			return err
+		},
+		ask: func(query string, arg any) (yes bool, err error) {
+			return yes, db.QueryRowContext(ctx, query, arg).Scan(&yes)
+		},
 	})
 }
 
-func newOutbox(cfg Config, exec func(string, ...any) error) (*Outbox, error) {
+// store is the database while New runs.
+type store struct {
+	exec func(query string, args ...any) error
+	ask  func(query string, arg any) (bool, error)
+}
+
+func newOutbox(ctx context.Context, cfg Config, db store) (*Outbox, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("outbox: %w", err)
@@ -62,17 +78,46 @@ func newOutbox(cfg Config, exec func(string, ...any) error) (*Outbox, error) {
 	o := &Outbox{cfg: cfg, types: map[typeKey]int64{}, sql: newStatements(cfg.Schema)}
 	for _, t := range cfg.Types {
 		i := t.Info()
+		o.types[typeKey{i.Name, i.Codec.Schema()}] = i.Codec.Schema().Fingerprint()
+	}
+	if err := o.passGate(ctx, db); err != nil {
+		return nil, err
+	}
+	for _, t := range cfg.Types {
+		i := t.Info()
 		s := i.Codec.Schema()
-		fp := s.Fingerprint()
-		o.types[typeKey{i.Name, s}] = fp
 		if s.IsZero() {
 			continue
 		}
-		if err := exec(o.sql.storeSchema, fp, s.Format, s.Text, s.ContentType); err != nil {
+		if err := db.exec(o.sql.storeSchema, s.Fingerprint(), s.Format, s.Text, s.ContentType); err != nil {
 			return nil, fmt.Errorf("outbox: store the schema of %s: %w", i.Name, explain(err))
 		}
 	}
 	return o, nil
+}
+
+// passGate asks about all types before the first schema is stored: what is stored
+// counts as passed. So a registry that is away stops no service but one with a
+// schema that was never seen.
+func (o *Outbox) passGate(ctx context.Context, db store) error {
+	if o.cfg.Gate == nil {
+		return nil
+	}
+	var refused []error
+	for _, t := range o.cfg.Types {
+		i := t.Info()
+		passed, err := db.ask(o.sql.hasSchema, i.Codec.Schema().Fingerprint())
+		if err != nil {
+			return fmt.Errorf("outbox: look for the schema of %s: %w", i.Name, explain(err))
+		}
+		if passed {
+			continue
+		}
+		if err := o.cfg.Gate(ctx, i); err != nil {
+			refused = append(refused, fmt.Errorf("outbox: the schema of %s may not be written: %w", i.Name, err))
+		}
+	}
+	return errors.Join(refused...)
 }
 
 // WithKeyLock returns an Outbox that takes the lock of each event's key before

@@ -20,6 +20,7 @@ var casts = [numColumns]string{"uuid", "text", "text", "text", "text", "timestam
 
 type statements struct {
 	storeSchema string
+	hasSchema   string
 	table       string
 	one         string // one row by scalars
 	oneLocked   string
@@ -36,6 +37,7 @@ func newStatements(schema string) statements {
 	fields := "e.event_id, e.topic, e.key, e.type, $5::text, e.time, e.correlation_id, e.causation_id, e.headers::jsonb, e.payload, e.schema_fp"
 	return statements{
 		storeSchema: "INSERT INTO " + schema + ".schema (fp, format, text, content_type) VALUES ($1, $2, $3, $4) ON CONFLICT (fp) DO NOTHING",
+		hasSchema:   "SELECT EXISTS (SELECT FROM " + schema + ".schema WHERE fp = $1)",
 		table:       table,
 		one:         insert + "VALUES (" + one + ")",
 		// The id must be drawn after the lock: hence MATERIALIZED, and the INSERT

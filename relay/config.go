@@ -46,6 +46,12 @@ type Pipeline struct {
 	To brokers.Publisher
 	// Wire frames payloads that have a schema. Default: nil, bare bytes.
 	Wire event.WireFormat
+	// Validate says whether a payload is what its schema promises; s is zero where the
+	// row names none. An event that does not pass is parked as dead, with the error for
+	// a reason. It is for logs that are written by plain INSERTs: outbox.Write lets
+	// nothing else in. Tombstones are not asked about. It must return the same for the
+	// same event and may be called concurrently. Default: nil, everything passes.
+	Validate func(m *brokers.Message, s event.Schema) error
 	// Filter chooses the events that are published; the position passes over the
 	// others for good. It is stored when the pipeline is registered, and another one
 	// is refused with a [FilterError]; see [ChangeFilter]. Default: every event.

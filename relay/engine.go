@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -21,6 +22,7 @@ type engine struct {
 	stats *pipelineStats
 
 	health health
+	sealed atomic.Bool // the wire format has framed something: it knows schemas
 
 	mu      sync.Mutex
 	current *session // nil between sessions

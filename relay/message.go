@@ -90,32 +90,55 @@ func (s *session) prepare(ctx context.Context, it *item) error {
 		return nil
 	}
 	m := &it.msg
+	var schema event.Schema
 	if it.fp != nil {
-		schema, ok := s.r.schemas.get(*it.fp)
-		if !ok {
+		var ok bool
+		if schema, ok = s.r.schemas.get(*it.fp); !ok {
 			return &brokers.Error{Class: brokers.ClassRejected, Topic: m.Topic,
 				Err: fmt.Errorf("schema_fp %d is not in %s.schema: was the event written without outbox.New?", *it.fp, s.r.cfg.Schema)}
 		}
 		if m.ContentType == "" {
 			m.ContentType = schema.ContentType
 		}
-		if s.Wire != nil && m.Payload != nil { // a tombstone stays nil
-			sealed, err := s.Wire.Seal(ctx, m.Topic, schema, m.Payload)
-			if err != nil {
-				class := brokers.ClassRejected
-				if errors.Is(err, event.ErrSchemaUnavailable) || ctx.Err() != nil {
-					class = brokers.ClassUnavailable
-				}
-				return &brokers.Error{Class: class, Topic: m.Topic, Err: fmt.Errorf("seal: %w", err)}
-			}
-			m.Payload = sealed
-		}
 	}
 	if m.ContentType == "" {
 		m.ContentType = defaultContentType
 	}
+	if s.Validate != nil && m.Payload != nil {
+		if err := s.Validate(m, schema); err != nil {
+			return &brokers.Error{Class: brokers.ClassRejected, Topic: m.Topic, Err: fmt.Errorf("payload refused: %w", err)}
+		}
+	}
+	if s.Wire != nil && it.fp != nil && m.Payload != nil { // a tombstone stays nil
+		if err := s.seal(ctx, m, schema); err != nil {
+			return err
+		}
+	}
 	it.ready = true
 	return nil
+}
+
+// seal frames the payload. A schema that nobody has registered is its topic's
+// trouble. So is one that cannot be looked up while the registry is away: topics
+// whose schemas are known go on. Where none is known yet everything waits, as for a
+// broker: else a relay that restarts meanwhile would park the whole log.
+func (s *session) seal(ctx context.Context, m *brokers.Message, schema event.Schema) error {
+	sealed, err := s.Wire.Seal(ctx, m.Topic, schema, m.Payload)
+	if err == nil {
+		m.Payload = sealed
+		s.sealed.Store(true)
+		return nil
+	}
+	class := brokers.ClassRejected
+	switch {
+	case ctx.Err() != nil:
+		class = brokers.ClassUnavailable
+	case errors.Is(err, event.ErrSchemaUnregistered), errors.Is(err, event.ErrSchemaUnavailable) && s.sealed.Load():
+		class = brokers.ClassDestination
+	case errors.Is(err, event.ErrSchemaUnavailable):
+		class = brokers.ClassUnavailable
+	}
+	return &brokers.Error{Class: class, Topic: m.Topic, Err: fmt.Errorf("seal: %w", err)}
 }
 
 // schemaCache holds the rows of the schema table, which never change.

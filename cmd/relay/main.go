@@ -36,7 +36,7 @@ Start with:
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newRun(), newStatus(), newPipeline(), newDLQ(), newReplay(), newMigrate(), newRebase(), newVersion())
+	root.AddCommand(newRun(), newStatus(), newPipeline(), newDLQ(), newReplay(), newSchema(), newMigrate(), newRebase(), newVersion())
 	return root
 }
 

@@ -188,7 +188,7 @@ func classify(what string, err error) error {
 	case re.StatusCode == http.StatusConflict || re.StatusCode == http.StatusUnprocessableEntity:
 		return fmt.Errorf("registry: %s: %w: %s", what, ErrRefused, said)
 	case re.StatusCode == http.StatusNotFound && re.ErrorCode != 0:
-		said += " (register the schema, or set Config.Register)"
+		return fmt.Errorf("registry: %s: %w: %w: %s (register the schema, or set Config.Register)", what, event.ErrSchemaUnavailable, event.ErrSchemaUnregistered, said)
 	}
 	return fmt.Errorf("registry: %s: %w: %s", what, event.ErrSchemaUnavailable, said)
 }

@@ -80,6 +80,7 @@ func TestLookupOnly(t *testing.T) {
 	}
 	_, err := registry.Confluent(f.client(t, lookup)).Seal(ctx, "t", schemaOf(`"string"`), []byte{0})
 	require.ErrorIs(t, err, event.ErrSchemaUnavailable, "somebody may register it yet")
+	require.ErrorIs(t, err, event.ErrSchemaUnregistered)
 	require.ErrorContains(t, err, "set Config.Register")
 	require.ErrorContains(t, err, `subject "t/x y"`)
 	require.Equal(t, "/subjects/t%2Fx%20y", f.last.Load().URL.EscapedPath())
@@ -188,6 +189,7 @@ func TestErrors(t *testing.T) {
 			if tt.is != nil {
 				require.ErrorIs(t, err, tt.is)
 			}
+			require.NotErrorIs(t, err, event.ErrSchemaUnregistered, "the registry did not say so")
 			require.Less(t, len(err.Error()), 600)
 		})
 	}
