@@ -49,6 +49,7 @@ type pipelineConfig struct {
 	Kafka         *kafkaConfig    `yaml:"kafka"`
 	RabbitMQ      *rabbitmqConfig `yaml:"rabbitmq"`
 	Wire          wireConfig      `yaml:"wire"`
+	Validate      bool            `yaml:"validate"`
 	routingConfig `yaml:",inline"`
 }
 
@@ -77,6 +78,8 @@ type registryConfig struct {
 	Register bool   `yaml:"register"`
 	Username string `yaml:"username"`
 	Password string `yaml:"password"`
+	Token    string `yaml:"token"`
+	Subject  string `yaml:"subject"`
 }
 
 // Wire formats.

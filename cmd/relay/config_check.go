@@ -116,6 +116,8 @@ func (v *validator) checkWire(at string, w *wireConfig) {
 	if w.Format == wireConfluent {
 		w.Registry.URL = v.required(at+".wire.registry.url", w.Registry.URL, "https://registry:8081")
 		w.Registry.Password = v.optional(at+".wire.registry.password", w.Registry.Password)
+		w.Registry.Token = v.optional(at+".wire.registry.token", w.Registry.Token)
+		v.oneOf(at+".wire.registry.subject", &w.Registry.Subject, "topic", "record", "topic-record")
 		if _, err := registry.New(w.Registry.config()); err != nil && w.Registry.URL != "" {
 			v.adapter(at+".wire.registry", err)
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/outboxkit/outboxkit/brokers/kafka"
 	"github.com/outboxkit/outboxkit/brokers/rabbitmq"
 	"github.com/outboxkit/outboxkit/event"
+	"github.com/outboxkit/outboxkit/schema"
 	"github.com/outboxkit/outboxkit/schema/avro"
 	"github.com/outboxkit/outboxkit/schema/registry"
 )
@@ -85,7 +86,8 @@ func (q *rabbitmqConfig) config(log *slog.Logger) rabbitmq.PublisherConfig {
 }
 
 func (r registryConfig) config() registry.Config {
-	return registry.Config{URL: r.URL, Register: r.Register, Username: r.Username, Password: r.Password}
+	subject, _ := schema.ParseStrategy(r.Subject) // checked by loadConfig
+	return registry.Config{URL: r.URL, Register: r.Register, Username: r.Username, Password: r.Password, BearerToken: r.Token, Subject: subject}
 }
 
 // format returns nil, bare bytes, by default.

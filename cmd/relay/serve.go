@@ -71,6 +71,7 @@ func (c config) relay(a *adapters, log *slog.Logger) (relay.Config, error) {
 		}
 		cfg.Pipelines = append(cfg.Pipelines, relay.Pipeline{
 			Name: p.Name, To: to, Wire: wire, Filter: p.filter(), Topic: p.topic(), Start: p.start(), BlockKey: p.BlockKey,
+			Validate: p.validator(),
 		})
 	}
 	return cfg, nil

@@ -2,6 +2,7 @@ package avro
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -164,19 +165,12 @@ func lostSymbols(reader, writer *node) (lost []string) {
 	if reader.def != "" {
 		return nil
 	}
-	for i, to := range enumTargets(reader, writer) {
-		if to < 0 {
-			lost = append(lost, writer.symbols[i])
+	for _, s := range writer.symbols {
+		if !slices.Contains(reader.symbols, s) {
+			lost = append(lost, s)
 		}
 	}
 	return lost
-}
-
-func enumTargets(reader, writer *node) []int {
-	if e, ok := resolveEnum(reader, writer).(*enumConv); ok {
-		return e.to
-	}
-	return nil
 }
 
 // missing are the reader's fields that neither the writer nor a default fills.
@@ -266,7 +260,7 @@ func (c *comparer) reportUnion(path string, p pair) {
 	c.found = append(c.found, problem(path, schema.MissingBranch, p))
 }
 
-// problem describes both sides by what differs.
+// problem tells what differs.
 func problem(path string, rule schema.Rule, p pair) schema.Problem {
 	r, w := p.reader, p.writer
 	f := schema.Problem{Path: path, Rule: rule, Reader: outline(r), Writer: outline(w)}
