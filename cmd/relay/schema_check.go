@@ -140,14 +140,13 @@ func (f *checkFlags) against(ctx context.Context, s *source) (*against, error) {
 
 // checkResult is what is said of one schema.
 type checkResult struct {
-	Name       string             `json:"name"`
-	File       string             `json:"file"`
-	Subject    string             `json:"subject,omitempty"`
-	Compatible bool               `json:"compatible"`
-	Mode       schema.Mode        `json:"mode"`
-	Registry   string             `json:"registry_says,omitempty"`
-	Problems   []problemAt        `json:"problems,omitempty"`
-	violations []schema.Violation // in the order of Problems
+	Name       string      `json:"name"`
+	File       string      `json:"file"`
+	Subject    string      `json:"subject,omitempty"`
+	Compatible bool        `json:"compatible"`
+	Mode       schema.Mode `json:"mode"`
+	Registry   string      `json:"registry_says,omitempty"`
+	Problems   []problemAt `json:"problems,omitempty"`
 }
 
 type problemAt struct {

@@ -143,8 +143,18 @@ func TestMessagesNamePathAndRule(t *testing.T) {
 	}
 }
 
-// Each is two types that refer to each other through alternatives: what rules one
-// pair out must also rule out those that were decided while it was assumed to fit.
+// What rules a pair of types out must also rule out those that were decided while
+// it was still taken to fit: here X, whose a.N cannot read n.N, while the field u can
+// do without a.N.
+func TestCompareSettlesLatePairs(t *testing.T) {
+	n := func(name, v string) string { return inner(name, fld("v", v)) }
+	reader := rec(fld("u", `[`+n("a.N", tStr)+`,`+n("b.N", tInt)+`]`), fld("w", listOf(inner("X", fld("f", `"a.N"`)))))
+	writer := rec(fld("u", n("n.N", tInt)), fld("w", listOf(inner("X", fld("f", `"n.N"`)))))
+	problems, err := Compare(avroSchema(reader), avroSchema(writer))
+	require.NoError(t, err)
+	require.Equal(t, []schema.Problem{{Path: "w[].f.v", Rule: schema.TypeMismatch, Reader: "string", Writer: "int"}}, problems)
+}
+
 func TestCompareRecursionThroughUnions(t *testing.T) {
 	node := func(v string) string {
 		return `{"type":"record","name":"N","fields":[{"name":"next","type":["null","N"]},{"name":"v","type":` + v + `}]}`

@@ -82,6 +82,15 @@ func TestInlinedTypesKeepTheirNames(t *testing.T) {
 	require.Equal(t, "m.C", b.fields[0].typ.branches[1].name)
 	require.Same(t, c.root, b.fields[1].typ.branches[1], "a cycle over two files")
 	require.Equal(t, "m.F", f.MustCodec("n.D").root.fields[0].typ.name, "a type inside another file's")
+
+	// Another file refers to a type before its own file comes to define it.
+	f = files(t, map[string]string{
+		"a.avsc": `{"type":"record","name":"n.A","fields":[{"name":"b","type":"m.B"},{"name":"own","type":{"type":"fixed","name":"Own","size":3}}]}`,
+		"b.avsc": `{"type":"record","name":"m.B","fields":[{"name":"o","type":"n.Own"}]}`,
+	})
+	c = f.MustCodec("n.A")
+	require.Equal(t, "n.Own", c.root.fields[1].typ.name)
+	require.Same(t, c.root.fields[0].typ.fields[0].typ, c.root.fields[1].typ)
 }
 
 func TestFilesThatAreWrong(t *testing.T) {
