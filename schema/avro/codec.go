@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"reflect"
 	"sync"
+	"sync/atomic"
 
 	hamba "github.com/hamba/avro/v2"
+	"github.com/modern-go/reflect2"
 
 	"github.com/outboxkit/outboxkit/event"
 )
@@ -30,15 +32,21 @@ type Codec struct {
 	silent fit // what hamba would get wrong without an error
 	full   fit // everything, to explain an error
 
-	encodable sync.Map // reflect.Type → *encodable
-	decodable sync.Map // reflect.Type → *event.FieldError, nil if the type is fine
-	writers   writerCache
+	buffers    sync.Pool                 // of *hamba.Writer
+	latest     atomic.Pointer[encodable] // the last one asked for: mostly there is but one
+	encodables sync.Map                  // reflect.Type → *encodable
+	decodable  sync.Map                  // reflect.Type → *event.FieldError, nil if the type is fine
+	writers    writerCache
 }
 
 // encodable is what is known about a Go type that is encoded.
 type encodable struct {
+	typ  reflect.Type
 	err  *event.FieldError // why it cannot be
 	plan *plan             // what to look at in each value
+
+	encoder hamba.ValEncoder // if the type is sure
+	checks  []sureCheck
 }
 
 // Parse returns the codec of a schema document. Its text is kept as it is but
@@ -100,8 +108,19 @@ func (c *Codec) Encode(v any) ([]byte, error) {
 	}
 	rv := reflect.ValueOf(v)
 	if rv.IsValid() {
-		if err := c.inspect(rv); err != nil {
-			return nil, named(err)
+		e := c.encodable(rv.Type())
+		if e.err != nil {
+			return nil, named(copyOf(e.err))
+		}
+		if p := e.sure(v); p != nil {
+			if data, err := c.write(e.encoder, p); err == nil && len(data) <= maxData {
+				return data, nil
+			} // what is wrong comes out below
+		}
+		if e.plan.check != nil {
+			if err := e.plan.check(rv, 0); err != nil {
+				return nil, named(err)
+			}
 		}
 	}
 	data, err := c.marshal(v)
@@ -217,19 +236,22 @@ func (c *Codec) unmarshal(data []byte, v any) (err error) {
 	return c.api.Unmarshal(c.hamba, data, v)
 }
 
-// inspect finds what hamba would encode wrongly.
-func (c *Codec) inspect(v reflect.Value) *event.FieldError {
-	t := v.Type()
-	known, ok := c.encodable.Load(t)
+// encodable returns what is known about t.
+func (c *Codec) encodable(t reflect.Type) *encodable {
+	if e := c.latest.Load(); e != nil && e.typ == t {
+		return e
+	}
+	known, ok := c.encodables.Load(t)
 	if !ok {
-		known = &encodable{err: bind(c.root, t, false), plan: c.silent.plan(c.root, t)}
-		c.encodable.Store(t, known)
+		e := &encodable{typ: t, err: bind(c.root, t, false), plan: c.silent.plan(c.root, t)}
+		if checks, ok := sureChecks(c.root, t); ok {
+			e.checks, e.encoder = checks, c.api.EncoderOf(c.hamba, reflect2.Type2(t))
+		}
+		known, _ = c.encodables.LoadOrStore(t, e)
 	}
 	e := known.(*encodable) //nolint:forcetypeassert // the map holds nothing else
-	if e.err != nil || e.plan.check == nil {
-		return copyOf(e.err)
-	}
-	return e.plan.check(v, 0)
+	c.latest.Store(e)
+	return e
 }
 
 func (c *Codec) bindDecode(t reflect.Type) *event.FieldError {

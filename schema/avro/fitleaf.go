@@ -31,7 +31,7 @@ func intChecker(n *node) func(reflect.Value, int) *event.FieldError {
 
 // decimalChecker: hamba drops the digits that the scale has no room for.
 func decimalChecker(n *node, full bool) func(reflect.Value, int) *event.FieldError {
-	scale := new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(n.scale)), nil)
+	scale := powerOfTen(n.scale)
 	return func(v reflect.Value, _ int) *event.FieldError {
 		r, _ := v.Interface().(*big.Rat)
 		if r == nil {
@@ -56,6 +56,8 @@ func decimalChecker(n *node, full bool) func(reflect.Value, int) *event.FieldErr
 		return nil
 	}
 }
+
+func powerOfTen(n int) *big.Int { return new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(n)), nil) }
 
 func divides(d, n *big.Int) bool {
 	if d.IsUint64() && n.IsUint64() {
