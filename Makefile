@@ -5,7 +5,7 @@ SERVICES = $(GO) run ./internal/cmd/services
 # Modules of their own below examples/ and bench/, such as `examples/orm`.
 NESTED = $(patsubst %/go.mod,%,$(wildcard examples/*/go.mod bench/go.mod))
 
-.PHONY: help test test-go test-faults test-local services demo bench-relay bench-consume bench-effect bench-peers bench-compare plots lint sums
+.PHONY: help test test-go test-faults test-local services demo bench-relay bench-consume bench-effect bench-peers bench-compare plots fuzz lint sums
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -47,6 +47,11 @@ bench-peers: ## outboxkit beside Debezium and watermill, which it fetches; BENCH
 
 bench-compare: ## Go benchmarks of the hot paths, this commit against BASE (default: main)
 	@bench/compare.sh $(or $(BASE),main)
+
+fuzz: ## what decodes untrusted bytes against made-up ones, some seconds a target; FUZZTIME=10m for longer
+	@# A number of executions, not a time: at a deadline go test may report a failure that is none.
+	@set -e; for f in $$(sed -n 's/^func \(Fuzz[A-Za-z]*\).*/\1/p' schema/avro/*_test.go); do \
+		$(GO) test ./schema/avro -run '^$$' -fuzz "^$$f\$$" -fuzztime $(or $(FUZZTIME),20000x); done
 
 lint: ## formatting, vet, staticcheck, no time.Sleep in tests
 	@files=$$(git ls-files -co --exclude-standard '*.go' | xargs -r ls 2>/dev/null | xargs -r gofmt -l); \

@@ -1,6 +1,7 @@
 package avro
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math"
 	"math/big"
@@ -90,12 +91,21 @@ func (c *sureCheck) holds(p unsafe.Pointer) bool {
 
 // validText is utf8.ValidString, but quicker for the commonest: short and ASCII.
 func validText(s string) bool {
-	if len(s) < 8 {
-		var all byte
-		for i := range len(s) {
-			all |= s[i]
+	b := unsafe.Slice(unsafe.StringData(s), len(s))
+	switch n := len(b); {
+	case n > 16:
+	case n >= 8:
+		if (binary.LittleEndian.Uint64(b)|binary.LittleEndian.Uint64(b[n-8:]))&0x8080808080808080 == 0 {
+			return true
 		}
-		if all < utf8.RuneSelf {
+	case n >= 4:
+		if (binary.LittleEndian.Uint32(b)|binary.LittleEndian.Uint32(b[n-4:]))&0x80808080 == 0 {
+			return true
+		}
+	case n == 0:
+		return true
+	default:
+		if b[0]|b[n/2]|b[n-1] < utf8.RuneSelf {
 			return true
 		}
 	}
@@ -136,7 +146,7 @@ func (b *sureBuilder) add(n *node, t reflect.Type, offset uintptr) bool {
 	case n.kind == kArray && t.Kind() == reflect.Slice:
 		return b.slice(n, t, offset)
 	case n.kind == kMap:
-		return b.put(t == reflect.TypeFor[map[string]string]() && n.item.kind == kString, sureCheck{op: sureStringMap, offset: offset})
+		return b.put(isStringMap(t) && n.item.kind == kString, sureCheck{op: sureStringMap, offset: offset})
 	case n.logical == "decimal":
 		return b.put(n.kind == kBytes && t == ratPtr, sureCheck{op: sureDecimal, offset: offset, scale: powerOfTen(n.scale)})
 	case n.logical != "":
@@ -167,6 +177,11 @@ func (b *sureBuilder) put(ok bool, c sureCheck) bool {
 		b.checks = append(b.checks, c)
 	}
 	return ok
+}
+
+func isStringMap(t reflect.Type) bool {
+	str := reflect.TypeFor[string]()
+	return t.Kind() == reflect.Map && t.Key() == str && t.Elem() == str
 }
 
 // within returns the checks of a value of t that something points to.

@@ -43,6 +43,8 @@ func TestSureTypes(t *testing.T) {
 		"pointer to record":  {innerSchema, &inner{}, true},
 		"array of records":   {`{"type":"array","items":` + innerSchema + `}`, []inner{}, true},
 		"map of strings":     {`{"type":"map","values":"string"}`, map[string]string{}, true},
+		"map of a name":      {`{"type":"map","values":"string"}`, namedMap{}, true},
+		"map of names":       {`{"type":"map","values":"string"}`, map[string]namedString{}, false},
 		"anything":           {`"string"`, any(nil), false},
 		"union":              {`["int","string"]`, any(nil), false},
 		"time of day, int":   {`{"type":"int","logicalType":"time-millis"}`, time.Duration(0), false},
@@ -74,6 +76,11 @@ func TestSureTypes(t *testing.T) {
 	require.Nil(t, small.encodable(reflect.TypeFor[pointerOnly]()).encoder, "an interface holds it without a pointer")
 	require.NotNil(t, small.encodable(reflect.TypeFor[*pointerOnly]()).encoder)
 }
+
+type (
+	namedMap    map[string]string
+	namedString string
+)
 
 type recursiveTree struct {
 	C []recursiveTree `avro:"c"`
@@ -129,6 +136,19 @@ func TestSureEncodingIsNoOther(t *testing.T) {
 	}
 	require.Greater(t, refused, 300)
 	require.Less(t, refused, 2700)
+}
+
+// Strings of all lengths with a byte that is not ASCII at every place: alone, and
+// as part of a letter.
+func TestValidText(t *testing.T) {
+	for n := range 40 {
+		plain := strings.Repeat("x", n)
+		require.True(t, validText(plain), n)
+		for i := range n {
+			require.False(t, validText(plain[:i]+"\xff"+plain[i+1:]), "%d of %d", i, n)
+			require.True(t, validText(plain[:i]+"é"+plain[i+1:]), "%d of %d", i, n)
+		}
+	}
 }
 
 func TestEncodeRefusesTooMuch(t *testing.T) {
