@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 
 	hamba "github.com/hamba/avro/v2"
-	"github.com/modern-go/reflect2"
 
 	"github.com/outboxkit/outboxkit/event"
 )
@@ -245,7 +244,7 @@ func (c *Codec) encodable(t reflect.Type) *encodable {
 	if !ok {
 		e := &encodable{typ: t, err: bind(c.root, t, false), plan: c.silent.plan(c.root, t)}
 		if checks, ok := sureChecks(c.root, t); ok {
-			e.checks, e.encoder = checks, c.api.EncoderOf(c.hamba, reflect2.Type2(t))
+			e.checks, e.encoder = checks, c.encoderOf(t)
 		}
 		known, _ = c.encodables.LoadOrStore(t, e)
 	}

@@ -11,6 +11,7 @@ import (
 	"unsafe"
 
 	hamba "github.com/hamba/avro/v2"
+	"github.com/modern-go/reflect2"
 )
 
 // A Go type is sure if hamba's encoding of its values is right whenever hamba
@@ -253,6 +254,17 @@ func (e *encodable) sure(v any) unsafe.Pointer {
 }
 
 type eface struct{ typ, data unsafe.Pointer }
+
+// encoderOf returns hamba's encoder of values of t, or nil if making it panics:
+// then Encode, which makes it again, says why.
+func (c *Codec) encoderOf(t reflect.Type) (e hamba.ValEncoder) {
+	defer func() {
+		if recover() != nil {
+			e = nil
+		}
+	}()
+	return c.api.EncoderOf(c.hamba, reflect2.Type2(t))
+}
 
 // write encodes the value at p. hamba's Marshal would look up the encoder by a
 // fingerprint of 32 bytes in each call, which takes as long as our checks.
