@@ -139,7 +139,9 @@ func (h *peerHolds) open(ctx context.Context, r *peerRun, a *arrivals) error {
 		return err
 	}
 	h.openShare.add(r, 1-float64(late)/float64(len(committed)))
-	h.openP99.add(r, quantile(a.delays(committed), 0.99))
+	if ms := a.delays(committed); len(ms) > 0 {
+		h.openP99.add(r, quantile(ms, 0.99))
+	}
 	var kept float64
 	err = r.db.QueryRow(ctx, `SELECT coalesce(max(pg_current_wal_lsn() - restart_lsn), 0)::float8 / 1048576 FROM pg_replication_slots`).Scan(&kept)
 	h.kept.add(r, kept)
