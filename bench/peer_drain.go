@@ -13,7 +13,7 @@ import (
 // a JVM's compiler, and counts for nothing but the start: the time from the
 // start of the process to its first event.
 func peerDrain(ctx context.Context, e *env) error {
-	list, err := peerList(e)
+	list, err := peerList(e, peers.Debezium{Heap: "256m"})
 	if err != nil {
 		return err
 	}
@@ -117,10 +117,10 @@ func (d *peerDrains) bare(ctx context.Context, e *env) error {
 }
 
 func (d *peerDrains) report(e *env) {
-	e.out.add("peer_drain_vs_debezium", "ratio", d.rate.against("debezium", highest))
-	e.out.add("peer_drain_vs_watermill", "ratio", d.rate.against("watermill", highest))
+	e.out.add("peer_drain_vs_debezium", "ratio", d.rate.against("debezium_", highest))
+	e.out.add("peer_drain_vs_watermill", "ratio", d.rate.against("watermill_", highest))
 	e.out.add("peer_drain_vs_client", "ratio", ratios(d.rate[ours], d.client))
-	e.out.add("peer_drain_rss_vs_debezium", "ratio", d.rss.against("debezium", lowest))
+	e.out.add("peer_drain_rss_vs_debezium", "ratio", d.rss.against("debezium_", lowest))
 	d.rate.report(e, "peer_drain_rate", "events/s", d.list)
 	e.out.add("peer_drain_rate_client", "events/s", d.client)
 	d.cold.report(e, "peer_drain_cold_rate", "events/s", d.list)

@@ -92,7 +92,7 @@ func (h *peerHolds) free(ctx context.Context, r *peerRun, a *arrivals) error {
 	return err
 }
 
-// held lets events pass for two minutes while a transaction that has read stays
+// held lets events pass for a minute while a transaction that has read stays
 // open, then measures the same as free.
 func (h *peerHolds) held(ctx context.Context, r *peerRun, a *arrivals) error {
 	tx, err := r.db.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead})
@@ -103,7 +103,7 @@ func (h *peerHolds) held(ctx context.Context, r *peerRun, a *arrivals) error {
 	if _, err := tx.Exec(ctx, `SELECT count(*) FROM pg_class`); err != nil { // takes the snapshot
 		return err
 	}
-	if _, err := r.passed(ctx, a, laterNumbers, pick(r.env, 2*time.Minute, 5*time.Second)); err != nil {
+	if _, err := r.passed(ctx, a, laterNumbers, pick(r.env, time.Minute, 5*time.Second)); err != nil {
 		return err
 	}
 	ms, err := r.passed(ctx, a, 2*laterNumbers, pick(r.env, 20*time.Second, 5*time.Second))
@@ -169,7 +169,7 @@ func (r *peerRun) burst(ctx context.Context) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	n := pick(r.env, 100_000, 20_000)
+	n := backlogOf(r.env, r.Peer) / 6
 	if err := r.Fill(ctx, r.db.Pool, r.place.Topic, n); err != nil {
 		return 0, err
 	}

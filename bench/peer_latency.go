@@ -91,7 +91,7 @@ func (l *peerLatencies) report(e *env, list []peers.Peer) {
 	prefix := fmt.Sprintf("peer_latency_%d", l.rate)
 	e.out.add(prefix+"_p50_vs_debezium_tuned", "ratio", l.p50.against("debezium_tuned", lowest))
 	e.out.add(prefix+"_p50_vs_debezium_default", "ratio", l.p50.against("debezium_default", lowest))
-	e.out.add(prefix+"_p50_vs_watermill", "ratio", l.p50.against("watermill", lowest))
+	e.out.add(prefix+"_p50_vs_watermill", "ratio", l.p50.against("watermill_", lowest))
 	l.p50.report(e, prefix+"_p50", "ms", list)
 	l.p99.report(e, prefix+"_p99", "ms", list)
 	l.wal.report(e, prefix+"_wal", "bytes/event", list)

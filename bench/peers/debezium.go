@@ -23,6 +23,9 @@ type Debezium struct {
 	// as Quarkus's outbox extension does; false: rows stay until somebody cleans
 	// the table up.
 	Delete bool
+	// Heap is the most that the JVM's heap may take, for example "256m"; empty:
+	// its default, a quarter of the machine.
+	Heap string
 }
 
 // Names of a database's replication slot and publication. A slot's name is the
@@ -34,6 +37,9 @@ const (
 
 // Name implements [Peer].
 func (d Debezium) Name() string {
+	if d.Heap != "" {
+		return "debezium-heap-" + d.Heap // apart from what is compared with
+	}
 	name := "debezium_default"
 	if d.Tuned {
 		name = "debezium_tuned"
@@ -117,10 +123,11 @@ func (d Debezium) Start(ctx context.Context, at Place) (Process, error) {
 	// As its run.sh does, in a folder that has config/: with what the JVM's defaults
 	// are on this machine.
 	jars := filepath.Join(f.server, "*") + ":" + filepath.Join(f.server, "lib", "*")
-	p, err := proc.Start(proc.Spec{
-		Name: "debezium", Path: f.java, Dir: at.Dir, LogFile: at.Log(),
-		Args: []string{"-cp", jars, "io.debezium.server.Main"},
-	})
+	args := []string{"-cp", jars, "io.debezium.server.Main"}
+	if d.Heap != "" {
+		args = append([]string{"-Xmx" + d.Heap}, args...)
+	}
+	p, err := proc.Start(proc.Spec{Name: "debezium", Path: f.java, Dir: at.Dir, LogFile: at.Log(), Args: args})
 	if err != nil {
 		return nil, err
 	}

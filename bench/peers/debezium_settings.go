@@ -31,6 +31,9 @@ func (d Debezium) Settings() []Setting {
 		{"debezium.transforms.outbox.table.fields.additional.placement",
 			"type:header,source:header,content_type:header,correlation_id:header,traceparent:header", "the same attributes as from the others: " + docRouter},
 	}
+	if d.Heap != "" {
+		all = append(all, Setting{"-Xmx", d.Heap, "nobody's recommendation: how little memory it does with"})
+	}
 	if !d.Tuned {
 		return all
 	}
