@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -138,13 +139,13 @@ func (l *bareLoop) handle(ctx context.Context, msgs []bareMessage) error {
 
 func (l *bareLoop) queueOne(b *pgx.Batch, m *bareMessage) {
 	if l.plain {
-		b.Queue(l.least, l.consumer, m.id)
+		b.Queue(l.least, l.consumer, pgtype.UUID{Bytes: m.id, Valid: true})
 		return
 	}
 	var blocked, claimed bool
 	var inside int64
 	b.Queue(bareOne, idleMillis, l.consumer, m.hash, "orders", m.data.Customer).QueryRow(func(row pgx.Row) error { return row.Scan(nil, &blocked) })
-	b.Queue(l.claim, l.consumer, m.id, time.Now().Unix(), windowSeconds).QueryRow(func(row pgx.Row) error { return row.Scan(&claimed, &inside) })
+	b.Queue(l.claim, l.consumer, pgtype.UUID{Bytes: m.id, Valid: true}, time.Now().Unix(), windowSeconds).QueryRow(func(row pgx.Row) error { return row.Scan(&claimed, &inside) })
 }
 
 func (l *bareLoop) queueMany(b *pgx.Batch, msgs []bareMessage) {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -118,11 +119,12 @@ func (p *Postgres) Queue(b *pgx.Batch, key Key, result *Result) {
 // statement returns the claim of a key, and the turn that it was made for if the
 // key is foreign.
 func (p *Postgres) statement(key eventKey) (query string, args []any, turn int64) {
+	id := pgtype.UUID{Bytes: key.uuid, Valid: true} // pgx encodes uuid.UUID by way of its text
 	if key.timed {
-		return p.timed[key.slot()].claim, []any{p.consumer, key.uuid, key.time.Unix(), p.cfg.WindowDays * secondsPerDay}, 0
+		return p.timed[key.slot()].claim, []any{p.consumer, id, key.time.Unix(), p.cfg.WindowDays * secondsPerDay}, 0
 	}
 	f := p.foreign.Load()
-	return f.claim, []any{p.consumer, key.uuid}, f.turn
+	return f.claim, []any{p.consumer, id}, f.turn
 }
 
 // result reads the answer of a claim: claimed, and 1 if it is or may be in the

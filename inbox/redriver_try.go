@@ -66,7 +66,7 @@ func (d *redriver) try(n int64) (next int64, err error) {
 func (d *redriver) run(h handler, r *redriven, tx *transaction, run call) (next int64, err error) {
 	ctx, cancel := context.WithTimeoutCause(d.hard, d.cfg.HandlerTimeout, errTimeout)
 	defer cancel()
-	stubborn, err := supervise(ctx, func() error { return run(event.WithCause(ctx, envelope(&r.d.Message)), tx, r.attempts+1) })
+	stubborn, err := d.hands.supervise(ctx, func() error { return run(event.WithCause(ctx, envelope(&r.d.Message)), tx, r.attempts+1) })
 	if stubborn != nil {
 		return 0, d.abandon(r, tx, stubborn)
 	}

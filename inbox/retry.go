@@ -1,7 +1,6 @@
 package inbox
 
 import (
-	"context"
 	"errors"
 	"time"
 )
@@ -11,32 +10,6 @@ const stubbornGrace = 5 * time.Second
 
 // errGoexit is a mistake in a handler, most likely in a test.
 var errGoexit = errors.New("the handler called runtime.Goexit (testing.T.FailNow, as in require, works in the test's own goroutine only)")
-
-// supervise runs f, a handler, in a goroutine of its own: one that ends its goroutine
-// must not take the worker along, and one that does not return must not keep it.
-// If it has not returned some time after ctx has ended, stubborn is closed when it
-// does; until then whatever f uses is f's.
-func supervise(ctx context.Context, f func() error) (stubborn <-chan struct{}, err error) {
-	returned := make(chan struct{})
-	outcome := errGoexit
-	go func() {
-		defer close(returned)
-		outcome = guard(f)
-	}()
-	select {
-	case <-returned:
-		return nil, outcome
-	case <-ctx.Done():
-	}
-	grace := time.NewTimer(stubbornGrace)
-	defer grace.Stop()
-	select {
-	case <-returned:
-		return nil, outcome
-	case <-grace.C:
-		return returned, nil
-	}
-}
 
 // failed counts an attempt and decides what follows.
 func (r *runner) failed(t *task, err error) result {

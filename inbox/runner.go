@@ -63,6 +63,7 @@ type runner struct {
 
 	redrivePoll time.Duration
 
+	hands    hands
 	stubborn stubbornHandlers
 	crashes  crashes
 	away     atomic.Bool // the database is away, and that was logged
@@ -106,6 +107,7 @@ func (r *runner) run() error {
 	r.lanes.close()
 	workers.Wait()
 	stopRedriver()
+	r.hands.close()
 	for _, h := range r.handlers {
 		h.breaker.stop()
 	}

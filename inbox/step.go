@@ -173,7 +173,7 @@ func (r *runner) noHandler(t *task) (h handler, run call, res result, over bool)
 func (r *runner) handle(t *task, tx *transaction, run call) (result, error) {
 	ctx, cancel := context.WithTimeoutCause(t.ctx, r.cfg.HandlerTimeout, errTimeout)
 	defer cancel()
-	stubborn, err := supervise(ctx, func() error { return run(event.WithCause(ctx, envelope(&t.d.Message)), tx, t.attempts+1) })
+	stubborn, err := r.hands.supervise(ctx, func() error { return run(event.WithCause(ctx, envelope(&t.d.Message)), tx, t.attempts+1) })
 	if stubborn != nil {
 		return r.abandon(t, tx, stubborn), nil
 	}

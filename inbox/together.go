@@ -175,7 +175,7 @@ func (r *runner) carryOut(ctx context.Context, b *batch, tx *transaction, except
 	fresh := len(b.tasks) - len(except)
 	if fresh > 0 {
 		var stubborn <-chan struct{}
-		if stubborn, err = supervise(handling, func() error { return b.run(handling, tx, b.events, except, 1) }); stubborn != nil {
+		if stubborn, err = r.hands.supervise(handling, func() error { return b.run(handling, tx, b.events, except, 1) }); stubborn != nil {
 			return r.abandonBatch(b, tx, stubborn)
 		}
 	}

@@ -187,18 +187,15 @@ const commitGrace = 2 * time.Second
 // message's context ends.
 func (x *transaction) commit(limit time.Duration) error {
 	x.finished = true
-	return withGrace(limit, func(ctx context.Context) error {
-		if x.owner != nil {
-			bounded, cancel := context.WithCancel(ctx)
-			defer cancel()
-			defer context.AfterFunc(x.owner, func() {
-				pause(commitGrace, bounded, bounded)
-				cancel()
-			})()
-			ctx = bounded
-		}
-		return x.finish(ctx, true)
-	})
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	if x.owner != nil {
+		defer context.AfterFunc(x.owner, func() {
+			pause(commitGrace, ctx, ctx)
+			cancel()
+		})()
+	}
+	return x.finish(ctx, true)
 }
 
 // close rolls back what has not been committed.
