@@ -3,7 +3,6 @@ package schema
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 
 	"github.com/outboxkit/outboxkit/event"
@@ -36,24 +35,18 @@ type Version struct {
 
 // Check gives a registry's verdict on the next version of a subject and explains
 // it: where a server says no more than that, the violations are found by compare
-// (nil: none are). A server's verdict stands whatever compare finds: violations
-// beside Compatible are what the server does not look at, such as a changed unit
-// of time.
+// (nil: none are). A server's verdict stands whatever compare finds, also if that
+// does not know the format: violations beside Compatible are what the server does
+// not look at, such as a changed unit of time.
 func Check(ctx context.Context, r Registry, subject string, next event.Schema, compare Compare) (Verdict, error) {
 	v, err := r.Verdict(ctx, subject, next)
 	if err != nil || len(v.Violations) > 0 || compare == nil || v.Mode == None {
 		return v, err
 	}
-	versions, err := r.Versions(ctx, subject)
-	if err != nil {
-		return v, err
-	}
-	local, err := Local(v.Mode, next, versions, compare)
-	switch {
-	case err == nil:
-		v.Violations = local.Violations
-	case v.Compatible:
-		return v, fmt.Errorf("schema: subject %q: %w", subject, err)
+	if versions, err := r.Versions(ctx, subject); err == nil {
+		if local, err := Local(v.Mode, next, versions, compare); err == nil {
+			v.Violations = local.Violations
+		}
 	}
 	return v, nil
 }

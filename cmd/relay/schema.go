@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -95,6 +96,10 @@ func (f *registryFlags) subjectFlags(cmd *cobra.Command) {
 	flags.StringVar(&f.subject, "subject", "", "subject, instead of --topic and --strategy")
 }
 
+// commandTimeout bounds one request of a command: it may wait longer than a relay,
+// which has others to publish meanwhile.
+const commandTimeout = 20 * time.Second
+
 // client returns nil without --registry.
 func (f *registryFlags) client() (*registry.Client, error) {
 	if f.url == "" {
@@ -108,7 +113,15 @@ func (f *registryFlags) client() (*registry.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return registry.New(registry.Config{URL: url, BearerToken: token})
+	return registry.New(registry.Config{URL: url, BearerToken: token, Timeout: commandTimeout})
+}
+
+// alone refuses to take several schemas for versions of one subject.
+func (f *registryFlags) alone(s *source) error {
+	if f.url == "" || len(s.names) == 1 || f.subject == "" && f.strategy != "topic" {
+		return nil
+	}
+	return fmt.Errorf("%d schemas (%s) and one subject: name one file, or give --strategy record or topic-record", len(s.names), strings.Join(s.names, ", "))
 }
 
 func (f *registryFlags) subjectOf(s event.Schema) (string, error) {

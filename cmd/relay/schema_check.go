@@ -106,8 +106,8 @@ func (f *checkFlags) against(ctx context.Context, s *source) (*against, error) {
 		return nil, err
 	}
 	if client != nil {
-		if f.subject != "" && len(s.names) > 1 {
-			return nil, fmt.Errorf("--subject %s is one subject, and there are %d schemas: name one file", f.subject, len(s.names))
+		if err := f.alone(s); err != nil {
+			return nil, err
 		}
 		return &against{Registry: client, subject: func(_ string, s event.Schema) (string, error) { return f.subjectOf(s) }}, nil
 	}
@@ -130,6 +130,9 @@ func (f *checkFlags) against(ctx context.Context, s *source) (*against, error) {
 		return nil, err
 	}
 	a := &against{Registry: &revision{files: old, mode: m}, subject: byName}
+	if len(s.names) < len(s.Names()) {
+		return a, nil // one file of the folder
+	}
 	for _, name := range old.Names() {
 		if now, err := s.Schema(name); errors.Is(err, avro.ErrNoSchema) || now.IsZero() {
 			a.gone = append(a.gone, name)

@@ -55,6 +55,9 @@ func (f *registryFlags) register(cmd *cobra.Command, s *source) error {
 	if err != nil {
 		return err
 	}
+	if err := f.alone(s); err != nil {
+		return err
+	}
 	for _, name := range s.names {
 		next, err := s.Schema(name)
 		if err != nil {

@@ -8,6 +8,26 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// runHere runs a command in this process: a process of its own takes a second.
+func runHere(t *testing.T, args ...string) (string, int) {
+	t.Helper()
+	return runIn(t, "", args...)
+}
+
+func runIn(t *testing.T, stdin string, args ...string) (string, int) {
+	t.Helper()
+	var out output
+	root := newRoot()
+	root.SetIn(strings.NewReader(stdin))
+	root.SetOut(&out)
+	root.SetErr(&out)
+	root.SetArgs(args)
+	if err := root.ExecuteContext(t.Context()); err != nil {
+		return out.String() + "relay: " + err.Error() + "\n", 1
+	}
+	return out.String(), 0
+}
+
 func setRegistryMode(t *testing.T, url, subject, mode string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, url+"/config/"+subject, strings.NewReader(`{"compatibility":"`+mode+`"}`))

@@ -74,34 +74,34 @@ func encodedOrder(t *testing.T, dir string) (event.Schema, []byte) {
 func TestSchemaValidate(t *testing.T) {
 	dir := shop(t)
 	order := filepath.Join(dir, "order.avsc")
-	out, code := runRelay(t, "schema", "validate", dir)
+	out, code := runHere(t, "schema", "validate", dir)
 	require.Zero(t, code, out)
 	require.Equal(t, fmt.Sprintf("ok    %s: shop.Money\nok    %s: shop.OrderPlaced\n", filepath.Join(dir, "money.avsc"), order), out)
 
 	payload := filepath.Join(t.TempDir(), "order.json")
 	writeFile(t, payload, orderJSON)
-	out, code = runRelay(t, "schema", "validate", order, "--payload", payload)
+	out, code = runHere(t, "schema", "validate", order, "--payload", payload)
 	require.Zero(t, code, out)
 	writeFile(t, payload, strings.Replace(orderJSON, `"a"`, `1`, 1))
-	out, code = runRelay(t, "schema", "validate", order, "--payload", payload)
+	out, code = runHere(t, "schema", "validate", order, "--payload", payload)
 	require.Equal(t, 1, code)
 	require.Contains(t, out, "the payload does not fit shop.OrderPlaced: items[0].sku is 1, which is not a string")
 
 	_, data := encodedOrder(t, dir)
 	writeFile(t, payload, hex.EncodeToString(data))
-	out, code = runRelay(t, "schema", "validate", dir, "--payload", payload, "--as", "hex", "--type", "shop.OrderPlaced")
+	out, code = runHere(t, "schema", "validate", dir, "--payload", payload, "--as", "hex", "--type", "shop.OrderPlaced")
 	require.Zero(t, code, out)
 	writeFile(t, payload, base64.StdEncoding.EncodeToString(data[:len(data)-1]))
-	out, code = runRelay(t, "schema", "validate", order, "--payload", payload, "--as", "base64")
+	out, code = runHere(t, "schema", "validate", order, "--payload", payload, "--as", "base64")
 	require.Equal(t, 1, code)
 	require.Contains(t, out, "items")
-	out, code = runRelay(t, "schema", "validate", dir, "--payload", payload)
+	out, code = runHere(t, "schema", "validate", dir, "--payload", payload)
 	require.Equal(t, 1, code)
 	require.Contains(t, out, "which of shop.Money, shop.OrderPlaced?")
 
 	t.Setenv("GITHUB_ACTIONS", "true")
 	writeFile(t, order, `{"type": "record"}`)
-	out, code = runRelay(t, "schema", "validate", dir)
+	out, code = runHere(t, "schema", "validate", dir)
 	require.Equal(t, 1, code)
 	require.Contains(t, out, "order.avsc: avro: invalid Avro schema")
 	require.Contains(t, out, "::error file="+dir+",title=schema::")
@@ -128,20 +128,20 @@ func TestSchemaCheckAgainstGit(t *testing.T) {
 	gitIn(t, repo, "commit", "-qm", "schemas")
 
 	for _, rev := range []string{"HEAD", "before"} {
-		out, code := runRelay(t, "schema", "check", dir, "--git", rev)
+		out, code := runHere(t, "schema", "check", dir, "--git", rev)
 		require.Zero(t, code, out)
 		require.Contains(t, out, "ok    "+order+": shop.OrderPlaced (BACKWARD)")
 	}
 	writeFile(t, order, orderWith(`{"name": "qty", "type": "int"}`))
-	out, code := runRelay(t, "schema", "check", dir, "--git", "HEAD")
+	out, code := runHere(t, "schema", "check", dir, "--git", "HEAD")
 	require.Equal(t, 1, code)
 	require.Contains(t, out, "FAIL  "+order+": shop.OrderPlaced (BACKWARD)\n      field `items[].qty`: added without default breaks BACKWARD\n")
 	require.Contains(t, out, "ok    "+filepath.Join(dir, "money.avsc"))
 	require.NotContains(t, out, "::error")
-	out, code = runRelay(t, "schema", "check", order, "--git", "HEAD", "--mode", "forward")
+	out, code = runHere(t, "schema", "check", order, "--git", "HEAD", "--mode", "forward")
 	require.Zero(t, code, out)
 	require.NotContains(t, out, "money.avsc", "only what was asked for")
-	out, code = runRelay(t, "schema", "check", order, "--git", "HEAD", "--json")
+	out, code = runRelay(t, "schema", "check", order, "--git", "HEAD", "--json") // as CI does, for its exit code
 	require.Equal(t, 1, code)
 	require.Contains(t, out, `"compatible":false,"mode":"BACKWARD","problems":[{"path":"items[].qty","rule":"MISSING_DEFAULT","line":8,"version":1,"message":"field `+"`items[].qty`"+`: added`)
 
@@ -149,20 +149,20 @@ func TestSchemaCheckAgainstGit(t *testing.T) {
 	writeFile(t, order, orderAvsc)
 	writeFile(t, filepath.Join(dir, "money.avsc"), strings.Replace(moneyAvsc, `"long"`, `"string"`, 1))
 	t.Setenv("GITHUB_ACTIONS", "true")
-	out, code = runRelay(t, "schema", "check", order, "--git", "HEAD")
+	out, code = runHere(t, "schema", "check", order, "--git", "HEAD")
 	require.Equal(t, 1, code)
 	require.Contains(t, out, "::error file="+order+",title=schema::field `total.amount`: type changed from long to string breaks BACKWARD\n")
 
 	writeFile(t, order, orderWith(`{"name": "qty", "type": "int"}`))
 	writeFile(t, filepath.Join(dir, "money.avsc"), moneyAvsc)
-	out, _ = runRelay(t, "schema", "check", dir, "--git", "HEAD")
+	out, _ = runHere(t, "schema", "check", dir, "--git", "HEAD")
 	require.Contains(t, out, "::error file="+order+",line=8,title=schema::field `items[].qty`: added without default breaks BACKWARD\n")
 
 	require.NoError(t, os.Remove(order))
-	out, code = runRelay(t, "schema", "check", dir, "--git", "HEAD")
+	out, code = runHere(t, "schema", "check", dir, "--git", "HEAD")
 	require.Zero(t, code, out)
 	require.Contains(t, out, "gone  shop.OrderPlaced")
-	out, code = runRelay(t, "schema", "check", dir, "--git", "nowhere")
+	out, code = runHere(t, "schema", "check", dir, "--git", "nowhere")
 	require.Equal(t, 1, code)
 	require.Contains(t, out, "no such revision here")
 }
@@ -171,21 +171,21 @@ func TestSchemaCheckAgainstFrozenFiles(t *testing.T) {
 	dir := shop(t)
 	order := filepath.Join(dir, "order.avsc")
 	for range 2 { // the second time nothing changes
-		out, code := runRelay(t, "schema", "register", order)
+		out, code := runHere(t, "schema", "register", order)
 		require.Zero(t, code, out)
 		require.Contains(t, out, "shop.OrderPlaced: version 1\n")
 	}
 	writeFile(t, order, orderWith(`{"name": "qty", "type": "int", "default": 1}`))
-	out, code := runRelay(t, "schema", "check", dir)
+	out, code := runHere(t, "schema", "check", dir)
 	require.Zero(t, code, out)
-	out, code = runRelay(t, "schema", "register", order)
+	out, code = runHere(t, "schema", "register", order)
 	require.Zero(t, code, out)
 	require.Contains(t, out, "version 2")
 	writeFile(t, order, orderWith(`{"name": "qty", "type": "int"}`))
-	out, code = runRelay(t, "schema", "check", dir)
+	out, code = runHere(t, "schema", "check", dir)
 	require.Equal(t, 1, code)
 	require.Contains(t, out, "field `items[].qty`: added without default breaks BACKWARD (against version 1)")
-	out, code = runRelay(t, "schema", "register", order)
+	out, code = runHere(t, "schema", "register", order)
 	require.Equal(t, 1, code)
 	require.Contains(t, out, "added without default breaks BACKWARD")
 	require.NoFileExists(t, filepath.Join(dir, "order.v3.avsc"))
@@ -198,7 +198,7 @@ func TestSchemaCommandsWithARealRegistry(t *testing.T) {
 	topic := svctest.Unique("orders")
 	to := []string{"--registry", url, "--topic", topic}
 	run := func(args ...string) (string, int) {
-		return runRelay(t, append(append([]string{"schema"}, args...), to...)...)
+		return runHere(t, append(append([]string{"schema"}, args...), to...)...)
 	}
 
 	out, code := run("check", order)
@@ -207,6 +207,15 @@ func TestSchemaCommandsWithARealRegistry(t *testing.T) {
 	require.Zero(t, code, out)
 	require.Contains(t, out, "subject "+topic+"-value: version 1, id ")
 	id := strings.TrimSpace(out[strings.Index(out, ", id ")+5:])
+
+	for _, verb := range []string{"check", "register"} {
+		out, code = run(verb, dir)
+		require.Equal(t, 1, code)
+		require.Contains(t, out, "2 schemas (shop.Money, shop.OrderPlaced) and one subject")
+	}
+	out, code = run("check", dir, "--strategy", "topic-record")
+	require.Zero(t, code, out)
+	require.Contains(t, out, "shop.Money, subject "+topic+"-shop.Money (")
 
 	// The registry's mode is NONE; what it does not forbid passes.
 	writeFile(t, order, orderWith(`{"name": "qty", "type": "int"}`))
@@ -228,11 +237,11 @@ func TestSchemaCommandsWithARealRegistry(t *testing.T) {
 	_, err := fmt.Sscan(id, &n)
 	require.NoError(t, err)
 	wire := append([]byte{0, byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}, data...)
-	out, code = runRelay(t, "schema", "decode", hex.EncodeToString(wire), "--registry", url)
+	out, code = runHere(t, "schema", "decode", hex.EncodeToString(wire), "--registry", url)
 	require.Zero(t, code, out)
 	require.Contains(t, out, "avro shop.OrderPlaced\n")
 	require.JSONEq(t, orderJSON, out[strings.Index(out, "{"):])
-	out, code = runRelay(t, "schema", "decode", hex.EncodeToString(wire))
+	out, code = runHere(t, "schema", "decode", hex.EncodeToString(wire))
 	require.Equal(t, 1, code)
 	require.Contains(t, out, "Confluent's wire format with schema id "+id)
 }
@@ -242,11 +251,8 @@ func TestSchemaDecode(t *testing.T) {
 	s, data := encodedOrder(t, dir)
 	decode := func(stdin []byte, args ...string) string {
 		t.Helper()
-		var out output
-		cmd := command(t, &out, append([]string{"schema", "decode"}, args...)...)
-		cmd.Stdin = strings.NewReader(string(stdin))
-		_ = cmd.Run()
-		return out.String()
+		out, _ := runIn(t, string(stdin), append([]string{"schema", "decode"}, args...)...)
+		return out
 	}
 	isOrder := func(out string) {
 		t.Helper()
@@ -267,7 +273,7 @@ func TestSchemaDecode(t *testing.T) {
 	require.Contains(t, decode(sealed), "Avro's single-object encoding, schema fingerprint")
 
 	// An earlier version that is only there frozen.
-	out, code := runRelay(t, "schema", "register", order)
+	out, code := runHere(t, "schema", "register", order)
 	require.Zero(t, code, out)
 	writeFile(t, order, orderWith(`{"name": "qty", "type": "int", "default": 1}`))
 	isOrder(decode(sealed, "--schema", dir))
@@ -279,12 +285,12 @@ func TestSchemaDecode(t *testing.T) {
 func TestSchemaDecodeFromTheLog(t *testing.T) {
 	dir := shop(t)
 	url := pgtest.URL(t)
-	out, code := runRelay(t, "migrate", "up", "--database-url", url)
+	out, code := runHere(t, "migrate", "up", "--database-url", url)
 	require.Zero(t, code, out)
 	path := writeConfig(t, fmt.Sprintf("database: {url: %q}\npipelines:\n  - name: x\n    kafka: {brokers: ['127.0.0.1:1']}\n", url))
 
 	// A service in another language: it needs the number of its schema.
-	out, code = runRelay(t, "schema", "register", filepath.Join(dir, "order.avsc"), "--log", url)
+	out, code = runHere(t, "schema", "register", filepath.Join(dir, "order.avsc"), "--log", url)
 	require.Zero(t, code, out)
 	s, data := encodedOrder(t, dir)
 	require.Contains(t, out, fmt.Sprintf("schema_fp %d\n", s.Fingerprint()))
@@ -297,16 +303,16 @@ func TestSchemaDecodeFromTheLog(t *testing.T) {
 	require.NoError(t, conn.QueryRow(t.Context(), insert, []byte(`{"a": 1}`), nil).Scan(&plain))
 	require.NoError(t, conn.QueryRow(t.Context(), insert, nil, nil).Scan(&gone))
 
-	out, code = runRelay(t, "schema", "decode", "--event", id, "--config", path)
+	out, code = runHere(t, "schema", "decode", "--event", id, "--config", path)
 	require.Zero(t, code, out)
 	require.JSONEq(t, orderJSON, out[strings.Index(out, "{"):])
-	out, code = runRelay(t, "schema", "decode", "--event", plain, "--config", path)
+	out, code = runHere(t, "schema", "decode", "--event", plain, "--config", path)
 	require.Zero(t, code, out)
 	require.JSONEq(t, `{"a": 1}`, out)
-	out, code = runRelay(t, "schema", "decode", "--event", gone, "--config", path)
+	out, code = runHere(t, "schema", "decode", "--event", gone, "--config", path)
 	require.Equal(t, 1, code)
 	require.Contains(t, out, "is a tombstone")
-	out, code = runRelay(t, "schema", "decode", "--event", "0199e6a4-7d3c-7c1e-9a54-1f0e4c6d2b7a", "--config", path)
+	out, code = runHere(t, "schema", "decode", "--event", "0199e6a4-7d3c-7c1e-9a54-1f0e4c6d2b7a", "--config", path)
 	require.Equal(t, 1, code)
 	require.Contains(t, out, "not in the log")
 }

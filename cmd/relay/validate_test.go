@@ -1,6 +1,7 @@
 package main
 
 import (
+	"log/slog"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -53,6 +54,12 @@ func TestConfigOfRegistryAndValidation(t *testing.T) {
 	subject, err := cfg.Subject("orders", event.Schema{Format: "avro", Text: `{"type":"record","name":"n.O","fields":[]}`})
 	require.NoError(t, err)
 	require.Equal(t, "orders-n.O", subject)
+	a := newAdapters(slog.Default())
+	rc, err := c.relay(a, slog.Default())
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, a.Close()) })
+	require.NotNil(t, rc.Pipelines[0].Validate)
+	require.Nil(t, rc.Pipelines[0].Validate(&brokers.Message{ContentType: "application/json", Payload: []byte(`{}`)}, event.Schema{}))
 	_, err = loadConfig(write("        subject: key\n"))
 	require.ErrorContains(t, err, `pipelines[0].wire.registry.subject: "key" is not known: use topic, record, topic-record`)
 	_, err = loadConfig(write("        token: x\n        username: u\n"))

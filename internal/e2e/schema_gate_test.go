@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -42,7 +43,7 @@ func TestGateOfARealRegistry(t *testing.T) {
 		proxy.ServeHTTP(w, r)
 	}))
 	t.Cleanup(server.Close)
-	client, err := registry.New(registry.Config{URL: server.URL + url.Path, Attempts: 1})
+	client, err := registry.New(registry.Config{URL: server.URL + url.Path, Attempts: 1, Timeout: 30 * time.Second})
 	require.NoError(t, err)
 
 	ctx := t.Context()

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -33,7 +34,7 @@ func setMode(t *testing.T, base, subject string, mode schema.Mode) {
 // agree but where changes lists why they do not.
 func TestVerdictsOfARealRegistry(t *testing.T) {
 	base := svctest.Registry(t)
-	client, err := registry.New(registry.Config{URL: base})
+	client, err := registry.New(registry.Config{URL: base, Timeout: 30 * time.Second})
 	require.NoError(t, err)
 	prefix := svctest.Unique("changes")
 	asked, differ := 0, 0
@@ -67,7 +68,7 @@ func TestVerdictsOfARealRegistry(t *testing.T) {
 // allows an earlier one may not.
 func TestModesOfARealRegistry(t *testing.T) {
 	base := svctest.Registry(t)
-	client, err := registry.New(registry.Config{URL: base})
+	client, err := registry.New(registry.Config{URL: base, Timeout: 30 * time.Second})
 	require.NoError(t, err)
 	a, b := fld("a", tInt), fld("b", tStr)
 	histories := map[string][]string{
@@ -117,7 +118,7 @@ func TestModesOfARealRegistry(t *testing.T) {
 
 func TestRegisteringWhatIsIncompatible(t *testing.T) {
 	base := svctest.Registry(t)
-	client, err := registry.New(registry.Config{URL: base})
+	client, err := registry.New(registry.Config{URL: base, Timeout: 30 * time.Second})
 	require.NoError(t, err)
 	subject := svctest.Unique("orders/ä")
 	versions, err := client.Versions(t.Context(), subject)

@@ -279,6 +279,27 @@ func TestRegistryAway(t *testing.T) {
 	require.ErrorIs(t, err, event.ErrSchemaUnavailable)
 }
 
+// What was asked once is known for ever, whatever becomes of the registry.
+func TestCacheOutlivesTheRegistry(t *testing.T) {
+	f := newFake(t)
+	wire := registry.Confluent(f.client(t))
+	known := schemaOf(`"string"`)
+	sealed, err := wire.Seal(ctx, "t", known, []byte{2, 'x'})
+	require.NoError(t, err)
+	_, _, err = wire.Open(ctx, "t", sealed)
+	require.NoError(t, err)
+	f.Close()
+	again, err := wire.Seal(ctx, "t", known, []byte{2, 'x'})
+	require.NoError(t, err)
+	require.Equal(t, sealed, again)
+	s, _, err := wire.Open(ctx, "t", sealed)
+	require.NoError(t, err)
+	require.Equal(t, known.Text, s.Text)
+	_, err = wire.Seal(ctx, "t", schemaOf(`"int"`), []byte{2})
+	require.ErrorIs(t, err, event.ErrSchemaUnavailable)
+	require.NotErrorIs(t, err, event.ErrSchemaUnregistered, "it did not say so")
+}
+
 func TestCredentials(t *testing.T) {
 	f := newFake(t)
 	f.answer(status(403, "no"))
