@@ -1,10 +1,12 @@
 package outbox_test
 
 import (
+	"context"
 	"testing"
 	"time"
 
-	hamba "github.com/hamba/avro/v2"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/stretchr/testify/require"
 
@@ -38,9 +40,18 @@ type benchOrder struct {
 	Items    []benchItem `avro:"items"`
 }
 
-// BenchmarkGate tells what share of a write is the check that its value fits the
-// schema: what the codec does beyond hamba's own encoding ("%check"), and all of
-// the encoding ("%encode").
+// noDatabase is a transaction that answers at once.
+type noDatabase struct{ pgx.Tx }
+
+func (noDatabase) Exec(context.Context, string, ...any) (pgconn.CommandTag, error) {
+	return pgconn.CommandTag{}, nil
+}
+
+// BenchmarkGate bounds the share of a write that is the check of its value, from
+// above: "%local" is all that Write does before the database, of which the check
+// is a part (the others are the encoding itself, the type's look-up, the event's id,
+// the arguments). The check alone, as a difference of two timings, drowns in their
+// noise. A loaded machine makes the database slower and the share look smaller.
 func BenchmarkGate(b *testing.B) {
 	note := "leave it with the neighbours"
 	o := benchOrder{OrderID: "o-1", Customer: "c-17", PlacedAt: time.Now(), State: "PAID", Note: &note}
@@ -54,9 +65,8 @@ func BenchmarkGate(b *testing.B) {
 	require.NoError(b, pool.AcquireFunc(b.Context(), func(c *pgxpool.Conn) error { return migrate.Outbox("").Up(b.Context(), c.Conn()) }))
 	ob, err := outbox.New(b.Context(), pool, outbox.Config{Source: "/shop", Types: []event.Any{typ}})
 	require.NoError(b, err)
-	plain := hamba.MustParse(benchAvsc)
 
-	var writing, encoding, marshalling time.Duration
+	var writing, local time.Duration
 	timed := func(d *time.Duration, f func() error) {
 		began := time.Now()
 		for range 100 {
@@ -69,12 +79,10 @@ func BenchmarkGate(b *testing.B) {
 		require.NoError(b, err)
 		timed(&writing, func() error { return ob.Write(b.Context(), tx, typ.New(o)) })
 		require.NoError(b, tx.Commit(b.Context()))
-		timed(&encoding, func() error { _, err := typ.Codec.Encode(o); return err })
-		timed(&marshalling, func() error { _, err := hamba.Marshal(plain, o); return err })
+		timed(&local, func() error { return ob.Write(b.Context(), noDatabase{}, typ.New(o)) })
 	}
 	n := float64(b.N) * 100
 	b.ReportMetric(float64(writing.Nanoseconds())/n, "write-ns/event")
-	b.ReportMetric(float64(encoding.Nanoseconds())/n, "encode-ns/event")
-	b.ReportMetric(100*float64(encoding)/float64(writing), "%encode")
-	b.ReportMetric(100*float64(encoding-marshalling)/float64(writing), "%check")
+	b.ReportMetric(float64(local.Nanoseconds())/n, "local-ns/event")
+	b.ReportMetric(100*float64(local)/float64(writing), "%local")
 }
