@@ -119,12 +119,15 @@ func (h *peerHolds) held(ctx context.Context, r *peerRun, a *arrivals) error {
 
 // open lets events pass while a transaction that has written stays open.
 func (h *peerHolds) open(ctx context.Context, r *peerRun, a *arrivals) error {
+	if _, err := r.db.Exec(ctx, `CREATE TABLE forgotten (n int)`); err != nil {
+		return err
+	}
 	tx, err := r.db.Begin(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = tx.Rollback(ctx) }()
-	if _, err := tx.Exec(ctx, `SELECT pg_current_xact_id()`); err != nil { // as an INSERT into any table does
+	if _, err := tx.Exec(ctx, `INSERT INTO forgotten VALUES (1)`); err != nil { // any table
 		return err
 	}
 	committed, err := r.pace(ctx, 3*laterNumbers, 500, pick(r.env, 20*time.Second, 5*time.Second))
