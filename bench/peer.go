@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -41,17 +43,25 @@ func peerList(e *env, more ...peers.Peer) ([]peers.Peer, error) {
 	return list, e.out.settings(list)
 }
 
-// inTurn runs f for each peer in each round; another one begins each round.
-func inTurn(e *env, list []peers.Peer, f func(round int, p peers.Peer) error) error {
+// inTurn runs f for each peer in each round; another one begins each round. Who
+// fails is left out from then on: the others' rounds count.
+func inTurn(ctx context.Context, e *env, list []peers.Peer, f func(p peers.Peer) error) error {
+	failed := map[string]bool{}
+	var errs []error
 	for round := range e.rounds {
 		for i := range list {
 			p := list[(i+round)%len(list)]
-			if err := f(round, p); err != nil {
-				return fmt.Errorf("%s: %w", p.Name(), err)
+			if failed[p.Name()] || ctx.Err() != nil {
+				continue
+			}
+			if err := f(p); err != nil {
+				failed[p.Name()] = true
+				errs = append(errs, fmt.Errorf("%s: %w", p.Name(), err))
+				note("%s is left out from here on: %v", p.Name(), err)
 			}
 		}
 	}
-	return nil
+	return errors.Join(append(errs, ctx.Err())...)
 }
 
 // settings prints what each peer was told and why, once; as a table, what its

@@ -19,7 +19,7 @@ func peerDrain(ctx context.Context, e *env) error {
 	}
 	d := &peerDrains{list: list, rate: byPeer{}, cold: byPeer{}, first: byPeer{}, rss: byPeer{}, cpu: newCosts(), client: nil}
 	err = withPeerPostgres(ctx, e, func(e *env) error {
-		return inTurn(e, list, func(_ int, p peers.Peer) error {
+		return inTurn(ctx, e, list, func(p peers.Peer) error {
 			if p.Name() == ours { // the limit, once a round
 				if err := d.bare(ctx, e); err != nil {
 					return fmt.Errorf("plain client: %w", err)

@@ -25,7 +25,7 @@ func peerHeld(ctx context.Context, e *env) error {
 		openShare: byPeer{}, openP99: byPeer{}, kept: byPeer{},
 	}
 	err = withPeerPostgres(ctx, e, func(e *env) error {
-		return inTurn(e, list, func(_ int, p peers.Peer) error {
+		return inTurn(ctx, e, list, func(p peers.Peer) error {
 			return withPeer(ctx, e, p, func(r *peerRun) error { return h.one(ctx, r) })
 		})
 	})

@@ -26,7 +26,7 @@ func peerLatency(rate int) func(context.Context, *env) error {
 		}
 		l := &peerLatencies{rate: rate, p50: byPeer{}, p99: byPeer{}, wal: byPeer{}, rss: byPeer{}, reached: byPeer{}, cpu: newCosts()}
 		err = withPeerPostgres(ctx, e, func(e *env) error {
-			return inTurn(e, list, func(_ int, p peers.Peer) error {
+			return inTurn(ctx, e, list, func(p peers.Peer) error {
 				return withPeer(ctx, e, p, func(r *peerRun) error { return l.one(ctx, r) })
 			})
 		})

@@ -20,7 +20,7 @@ func peerRecovery(ctx context.Context, e *env) error {
 	}
 	x := &peerRecoveries{first: byPeer{}, behind: byPeer{}, duplicates: byPeer{}, inversions: byPeer{}}
 	err = withPeerPostgres(ctx, e, func(e *env) error {
-		return inTurn(e, list, func(_ int, p peers.Peer) error {
+		return inTurn(ctx, e, list, func(p peers.Peer) error {
 			return withPeer(ctx, e, p, func(r *peerRun) error { return x.one(ctx, r) })
 		})
 	})

@@ -22,7 +22,7 @@ func peerWriters(ctx context.Context, e *env) error {
 	}
 	w := &peerWriterRates{none: byPeer{}, event: byPeer{}, running: byPeer{}}
 	err = withPeerPostgres(ctx, e, func(e *env) error {
-		return inTurn(e, list, func(_ int, p peers.Peer) error {
+		return inTurn(ctx, e, list, func(p peers.Peer) error {
 			return withPeer(ctx, e, p, func(r *peerRun) error { return w.one(ctx, r) })
 		})
 	})
