@@ -84,7 +84,7 @@ func (c *Client) ID(ctx context.Context, subject string, s event.Schema) (uint32
 		what := fmt.Sprintf("schema of subject %q", subject)
 		id, err := retry(ctx, c, what, func() (int, error) {
 			if c.cfg.Register {
-				return c.api.RegisterSchema(ctx, subject, schema, -1, -1)
+				return c.register(ctx, subject, schema)
 			}
 			found, err := c.api.LookupSchema(ctx, subject, schema)
 			return found.ID, err
@@ -94,6 +94,21 @@ func (c *Client) ID(ctx context.Context, subject string, s event.Schema) (uint32
 		}
 		return uint32(max(id, 0)), err //nolint:gosec // checked in the line above
 	})
+}
+
+// register takes no conflict for a refusal that may be a race: of several processes
+// that register at once a subject's first schema, Apicurio answers all but one with
+// "already exists".
+func (c *Client) register(ctx context.Context, subject string, schema sr.Schema) (int, error) {
+	id, err := c.api.RegisterSchema(ctx, subject, schema, -1, -1)
+	var re *sr.ResponseError
+	if !errors.As(err, &re) || re.StatusCode != http.StatusConflict {
+		return id, err
+	}
+	if found, err := c.api.LookupSchema(ctx, subject, schema); err == nil {
+		return found.ID, nil
+	}
+	return c.api.RegisterSchema(ctx, subject, schema, -1, -1)
 }
 
 // Schema returns the schema of an id. An id that the registry does not know is
