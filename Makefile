@@ -5,7 +5,9 @@ SERVICES = $(GO) run ./internal/cmd/services
 # Modules of their own below examples/ and bench/, such as `examples/orm`.
 NESTED = $(patsubst %/go.mod,%,$(wildcard examples/*/go.mod bench/go.mod))
 
-.PHONY: help test test-go test-faults test-local services demo bench-relay bench-consume bench-effect bench-peers bench-compare plots fuzz lint sums
+FAULT_MINUTES ?= 20
+
+.PHONY: help test test-go faults test-faults test-local services demo bench-relay bench-consume bench-effect bench-peers bench-compare plots fuzz lint sums
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -19,6 +21,11 @@ test-go:
 
 test-faults: ## consumers killed, frozen, flooded and cut off on real servers: some minutes, on a quiet machine
 	$(SERVICES) run -- $(GO) test -race -tags faults -timeout 30m ./internal/e2e
+
+faults: ## everything at random for FAULT_MINUTES=20: processes killed and frozen, networks cut, servers crashed; FAULT_SEED=n, JSON=1
+	@$(SERVICES) run -- true # fetches what is missing
+	@$(GO) build -o bin/faults ./internal/cmd/faults && exec bin/faults -minutes $(FAULT_MINUTES) \
+		$(if $(FAULT_SEED),-seed $(FAULT_SEED)) $(if $(JSON),-json)
 
 test-local: ## tests with nothing but Go, and which were skipped and why
 	$(GO) run ./internal/cmd/skips ./...

@@ -103,6 +103,7 @@ func (a *adapters) publisher(p pipelineConfig) (brokers.Publisher, error) {
 	} else {
 		to = rabbitmq.NewPublisher(p.RabbitMQ.config(a.log))
 	}
+	to = marked(to)
 	a.publishers[string(key)] = to
 	return to, nil
 }

@@ -124,7 +124,13 @@ func (s *Server) Close(ctx context.Context) error {
 }
 
 // URL returns the base URL of Confluent's API, without a slash at the end.
-func (s *Server) URL() string { return "http://" + proc.Address(s.port) + "/apis/ccompat/v7" }
+func (s *Server) URL() string { return s.URLAt(s.Addr()) }
+
+// URLAt is URL at another address, that of a proxy to this server.
+func (s *Server) URLAt(addr string) string { return "http://" + addr + "/apis/ccompat/v7" }
+
+// Addr returns the server's host:port.
+func (s *Server) Addr() string { return proc.Address(s.port) }
 
 // Pid returns the registry's process id.
 func (s *Server) Pid() int { return s.process.Pid() }

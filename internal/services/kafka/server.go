@@ -50,6 +50,15 @@ type Config struct {
 	// Settings are added to, or replace, lines of server.properties. Default:
 	// none.
 	Settings map[string]string
+	// Listeners are further ways to the broker, each telling its clients an address
+	// of its own: a proxy's, for example. Default: none.
+	Listeners []Listener
+}
+
+// Listener is a further way to the broker.
+type Listener struct {
+	Port       int    // on 127.0.0.1
+	Advertised string // host:port that clients are told
 }
 
 // Server is a Kafka broker with its own data. Its methods may be called from
@@ -215,6 +224,11 @@ func (s *Server) configuration() []byte {
 		"group.min.session.timeout.ms":                     "1000",
 		"initial.broker.registration.timeout.ms":           "120000",
 		"log.cleaner.dedupe.buffer.size":                   "16777216",
+	}
+	for i, l := range s.cfg.Listeners {
+		settings["listeners"] += fmt.Sprintf(",L%d://%s", i, proc.Address(l.Port))
+		settings["advertised.listeners"] += fmt.Sprintf(",L%d://%s", i, l.Advertised)
+		settings["listener.security.protocol.map"] += fmt.Sprintf(",L%d:PLAINTEXT", i)
 	}
 	for k, v := range s.cfg.Settings {
 		settings[k] = v
