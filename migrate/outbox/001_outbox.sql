@@ -29,6 +29,7 @@ CREATE DOMAIN {{.schema}}.event_id AS uuid CONSTRAINT event_id_is_uuid_v7 CHECK 
 CREATE DOMAIN {{.schema}}.event_topic AS text CONSTRAINT event_topic_not_empty CHECK (VALUE <> '');
 CREATE DOMAIN {{.schema}}.event_type AS text CONSTRAINT event_type_not_empty CHECK (VALUE <> '');
 CREATE DOMAIN {{.schema}}.event_source AS text CONSTRAINT event_source_not_empty CHECK (VALUE <> '');
+CREATE DOMAIN {{.schema}}.event_headers AS jsonb CONSTRAINT event_headers_is_object CHECK (jsonb_typeof(VALUE) = 'object');
 
 CREATE TABLE {{.schema}}.event (
   -- Never set by writers (see the grants): the transaction, and the place in the log.
@@ -47,7 +48,7 @@ CREATE TABLE {{.schema}}.event (
   content_type   text,        -- media type of the bare payload; NULL = the schema's, or application/json
   correlation_id text,
   causation_id   text,
-  headers        jsonb        CONSTRAINT event_headers_is_object CHECK (jsonb_typeof(headers) = 'object'),
+  headers        {{.schema}}.event_headers,
   payload        bytea,       -- NULL is a tombstone, '' is empty
   schema_fp      bigint,      -- {{.schema}}.schema.fp; NULL = no schema
   created_at     timestamptz NOT NULL DEFAULT clock_timestamp()
@@ -223,5 +224,5 @@ CREATE TABLE {{.schema}}.replay (
 DROP TABLE {{.schema}}.replay, {{.schema}}.parked, {{.schema}}.parked_action, {{.schema}}.position, {{.schema}}.lease, {{.schema}}.instance, {{.schema}}.pipeline,
   {{.schema}}.incarnation, {{.schema}}.meta, {{.schema}}.schema, {{.schema}}.event;
 DROP FUNCTION {{.schema}}.shard(text, uuid), {{.schema}}.uuid_v7();
-DROP DOMAIN {{.schema}}.event_id, {{.schema}}.event_topic, {{.schema}}.event_type, {{.schema}}.event_source;
+DROP DOMAIN {{.schema}}.event_id, {{.schema}}.event_topic, {{.schema}}.event_type, {{.schema}}.event_source, {{.schema}}.event_headers;
 DROP SEQUENCE {{.schema}}.slot_seq, {{.schema}}.event_id_seq;
