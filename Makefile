@@ -7,7 +7,7 @@ NESTED = $(patsubst %/go.mod,%,$(wildcard examples/*/go.mod bench/go.mod))
 
 FAULT_MINUTES ?= 20
 
-.PHONY: help test test-go faults test-faults test-local services demo bench-relay bench-consume bench-effect bench-peers bench-compare plots fuzz lint sums
+.PHONY: help test test-go faults faults-planted test-faults test-local services demo bench-relay bench-consume bench-effect bench-peers bench-compare plots fuzz lint sums
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -18,6 +18,10 @@ test: ## all tests on real servers, which it fetches, starts and stops; `go test
 test-go:
 	$(GO) test -race -p 1 -timeout 20m ./... # one package at a time: they start servers
 	@set -e; for m in $(NESTED); do echo "$(GO) test $$m"; (cd $$m && $(GO) test -race -timeout 20m ./...); done
+
+faults-planted: ## the suite's own test: each bug that is planted in the product is caught (a quarter of an hour)
+	@$(SERVICES) run -- true # fetches what is missing
+	$(GO) test -tags faults -v -timeout 30m -run TestPlantedBugsAreCaught ./internal/faults
 
 test-faults: ## consumers killed, frozen, flooded and cut off on real servers: some minutes, on a quiet machine
 	$(SERVICES) run -- $(GO) test -race -tags faults -timeout 30m ./internal/e2e
