@@ -25,6 +25,7 @@ faults-planted: ## the suite's own test: each bug that is planted in the product
 
 test-faults: ## consumers killed, frozen, flooded and cut off on real servers: some minutes, on a quiet machine
 	$(SERVICES) run -- $(GO) test -race -tags faults -timeout 30m ./internal/e2e
+	$(GO) test -race -tags faults -run 'RecordedTrace|PlantedMistakes' ./relay
 
 faults: ## everything at random for FAULT_MINUTES=20: processes killed and frozen, networks cut, servers crashed; FAULT_SEED=n, JSON=1
 	@$(SERVICES) run -- true # fetches what is missing
