@@ -102,6 +102,10 @@ func TestOutageMakesNoDeadLetters(t *testing.T) {
 			require.WithinDuration(t, time.Now(), c.Since, patience)
 
 			before := d.calls.Load()
+			eventually(t, "handlers that were let through before it opened to come to their end", func() bool {
+				return d.calls.Load() > before+16 && d.running.Load() == 0
+			})
+			before = d.calls.Load()
 			d.peak.Store(0)
 			eventually(t, "more probes than anybody has attempts", func() bool { return d.calls.Load() > before+10 })
 			require.LessOrEqual(t, d.peak.Load(), int64(1), "single probes")

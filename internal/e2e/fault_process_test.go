@@ -26,6 +26,12 @@ func (p *process) output() string {
 	return string(text)
 }
 
+func (p *process) startsSoFar() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.starts
+}
+
 // runs reports whether it has not ended.
 func (p *process) runs() bool {
 	p.mu.Lock()

@@ -163,12 +163,15 @@ func (m *member) stats() (s inbox.Stats) {
 	return s
 }
 
-// statsNow asks for them. A member that has just been started does not listen yet.
+// statsNow asks for them. A process that has just begun does not listen yet: the
+// signal would end it.
 func (m *member) statsNow() inbox.Stats {
 	m.t.Helper()
 	printed := strings.Count(m.output(), statsPrefix)
 	require.Eventually(m.t, func() bool {
-		m.send(syscall.SIGUSR1)
+		if strings.Count(m.output(), listening) == m.startsSoFar() {
+			m.send(syscall.SIGUSR1)
+		}
 		_, last, _ := strings.Cut(m.output(), statsPrefix)
 		return strings.Count(m.output(), statsPrefix) > printed && strings.HasSuffix(last, "\n")
 	}, 30*time.Second, 20*time.Millisecond)

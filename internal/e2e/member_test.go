@@ -93,6 +93,7 @@ func runMember(specJSON string) error {
 	}
 	asked := make(chan os.Signal, 1)
 	signal.Notify(asked, syscall.SIGUSR1)
+	fmt.Fprintln(os.Stderr, listening)
 	go func() {
 		for range asked {
 			print()
@@ -107,6 +108,7 @@ func runMember(specJSON string) error {
 }
 
 const (
+	listening      = "the member listens to SIGUSR1"
 	statsPrefix    = "stats of the member: "
 	returnedPrefix = "milliseconds from SIGTERM to the return of Run: "
 )

@@ -22,6 +22,7 @@ type process struct {
 	cmd    *exec.Cmd
 	exited chan error
 	kills  int
+	starts int
 }
 
 // start runs the command now and until the test ends. What it prints is shown
@@ -58,6 +59,7 @@ func (p *process) run() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.cmd, p.exited = cmd, exited
+	p.starts++
 }
 
 // signal sends sig and waits until the process has ended.
