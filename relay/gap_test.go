@@ -45,12 +45,19 @@ func TestAPageIsCheapWithoutStatistics(t *testing.T) {
 	r.tune.pageRows = rows
 	s := &session{engine: &engine{r: r}}
 	at := position{h2: h, c: 1000}
-	lines, err := db.admin.Query(t.Context(), "EXPLAIN (ANALYZE, TIMING OFF) "+newQueries("outbox").fresh,
+	// The plan that Postgres may choose: it sorts what lies within the bound.
+	tx, err := db.admin.Begin(t.Context())
+	require.NoError(t, err)
+	defer tx.Rollback(t.Context()) //nolint:errcheck // nothing to keep
+	_, err = tx.Exec(t.Context(), `SET LOCAL enable_indexscan = off`)
+	require.NoError(t, err)
+	lines, err := tx.Query(t.Context(), "EXPLAIN (ANALYZE, TIMING OFF) "+newQueries("outbox").fresh,
 		pgx.QueryExecModeExec, seen, s.window(at, allShards), at.c, []int16(nil), rows, int64(1<<20))
 	require.NoError(t, err)
 	plan, err := pgx.CollectRows(lines, pgx.RowTo[string])
 	require.NoError(t, err)
 	text := strings.Join(plan, "\n")
 	require.NotContains(t, text, fmt.Sprintf("rows=%d loops", backlog-1000), text)
-	require.Regexp(t, fmt.Sprintf("rows=(%d|%d) loops", rows, 2*rows), text)
+	require.Contains(t, text, "Sort")
+	require.Contains(t, text, fmt.Sprintf("rows=%d loops", 2*rows), text)
 }
