@@ -98,96 +98,99 @@ func swap(r *history.Run, a, b string) {
 	p.Offset, q.Offset = q.Offset, p.Offset
 }
 
+// plantedFaults are what may be wrong with a good run, and how it is told.
+var plantedFaults = map[string]struct {
+	plant func(r *history.Run)
+	want  []string
+}{
+	"never published, no effect": {func(r *history.Run) {
+		_, r.Published = published(r, id("k3", 8))
+		r.Effects = slices.DeleteFunc(r.Effects, func(e history.Effected) bool { return e.ID == id("k3", 8) })
+	}, []string{"loss of k3#8: committed, and never published\n"}},
+	"no effect in one consumer": {func(r *history.Run) {
+		r.Effects = slices.DeleteFunc(r.Effects, func(e history.Effected) bool { return e.ID == id("k3", 8) && e.Consumer == "mail" })
+	}, []string{"loss of k3#8: published, and no effect in mail\n"}},
+	"the last of a key": {func(r *history.Run) {
+		r.Effects = slices.DeleteFunc(r.Effects, func(e history.Effected) bool { return e.ID == id("k3", 10) && e.Consumer == "stock" })
+	}, []string{"loss of k3#10: published, and no effect in stock\n"}},
+	"two effects": {func(r *history.Run) {
+		r.Effects = append(r.Effects, history.Effected{Consumer: "mail", ID: id("k3", 8), Seq: 1e6})
+	}, []string{"double of k3#8: took effect 2 times in mail\n"}},
+	"first publications inverted, effects not": {func(r *history.Run) {
+		swap(r, id("k3", 2), id("k3", 3))
+	}, []string{"inversion of k3#2: first published after #3\n"}},
+	"inverted behind a repeated suffix": {func(r *history.Run) {
+		of, others := published(r, id("k3", 5))
+		r.Published = append(others, of[1]) // as if 6 had been first
+	}, []string{"inversion of k3#5: first published after #6\n"}},
+	"effects inverted": {func(r *history.Run) {
+		var a, b *history.Effected
+		for i := range r.Effects {
+			switch e := &r.Effects[i]; {
+			case e.Consumer == "stock" && e.ID == id("k3", 8):
+				a = e
+			case e.Consumer == "stock" && e.ID == id("k3", 9):
+				b = e
+			}
+		}
+		a.Seq, b.Seq = b.Seq, a.Seq
+	}, []string{"inversion of k3#8: took effect in stock after #9\n"}},
+	"rolled back, published": {func(r *history.Run) {
+		r.Published = append(r.Published, history.Published{ID: "id-k3-7-undone", Unit: "orders/0", Offset: 1e6})
+	}, []string{"phantom of k3#7: rolled back, and published\n"}},
+	"rolled back, effect": {func(r *history.Run) {
+		r.Effects = append(r.Effects, history.Effected{Consumer: "mail", ID: "id-k3-7-undone", Seq: 1e6})
+	}, []string{"phantom of k3#7: rolled back, and took effect in mail\n"}},
+	"nobody wrote it": {func(r *history.Run) {
+		r.Published = append(r.Published, history.Published{ID: "x", Unit: "orders/0", Offset: 1e6})
+	}, []string{"phantom of x#0: nobody wrote it\n"}},
+	"effect and dead letter": {func(r *history.Run) {
+		r.Effects = append(r.Effects, history.Effected{Consumer: "stock", ID: id("k5", 4), Seq: 1e6})
+	}, []string{"phantom of k5#4: took effect in stock, and is a dead letter too\n"}},
+	"dead twice": {func(r *history.Run) {
+		r.Dead = append(r.Dead, r.Dead[0])
+	}, []string{"double of k5#4: is 2 dead letters of stock\n"}},
+	"went past a dead letter": {func(r *history.Run) {
+		r.Dead = slices.DeleteFunc(r.Dead, func(d history.DeadLetter) bool { return d.ID == id("k5", 9) })
+		r.Effects = append(r.Effects, history.Effected{Consumer: "stock", ID: id("k5", 9), Seq: 1e6})
+	}, []string{"inversion of k5#9: went past #4, which is dead in stock\n"}},
+	"published past a parked one": {func(r *history.Run) {
+		r.Dead = append(r.Dead, history.DeadLetter{ID: id("k5", 4), State: "dead", Reason: "too large"})
+		_, r.Published = published(r, id("k5", 4))
+	}, []string{"inversion of k5#5: went past #4, which is dead in the relay\n"}},
+	"dead without a reason": {func(r *history.Run) {
+		for n := int64(8); n <= 10; n++ { // it, and those behind it
+			r.Effects = slices.DeleteFunc(r.Effects, func(e history.Effected) bool { return e.Consumer == "mail" && e.ID == id("k3", n) })
+			r.Dead = append(r.Dead, history.DeadLetter{Consumer: "mail", ID: id("k3", n), State: "dead", Reason: "attempts"})
+		}
+	}, []string{"unexplained dead letter of k3#8: died in mail: attempts\n"}},
+	"parked without a reason": {func(r *history.Run) {
+		_, r.Published = published(r, id("k3", 10))
+		r.Effects = slices.DeleteFunc(r.Effects, func(e history.Effected) bool { return e.ID == id("k3", 10) })
+		r.Dead = append(r.Dead, history.DeadLetter{ID: id("k3", 10), State: "retrying", Reason: "no such topic"})
+	}, []string{"unexplained dead letter of k3#10: died in the relay: no such topic\n"}},
+	"two relays at a time": {func(r *history.Run) {
+		for i := range r.Published { // k3's second half, in turns
+			if p := &r.Published[i]; strings.HasPrefix(p.ID, "id-k3-") && p.By == "b" && i%2 == 0 {
+				p.By = "a"
+			}
+		}
+	}, []string{"two publishers at a time of k3#"}},
+	"a relay comes back after it was followed": {func(r *history.Run) {
+		of, others := published(r, id("k3", 10))
+		of[0].By = "a"
+		r.Published = append(others, of...)
+	}, []string{"two publishers at a time of k3#10: its key went from relay to relay 2 times, and its lease can have gone 1 times\n"}},
+	"several at once": {func(r *history.Run) {
+		swap(r, id("k3", 2), id("k3", 3))
+		r.Effects = append(r.Effects, history.Effected{Consumer: "mail", ID: id("k1", 1), Seq: 1e6})
+		r.Published = append(r.Published, history.Published{ID: "id-k9-7-undone", Unit: "orders/0", Offset: 1e6})
+	}, []string{"double of k1#1: ", "inversion of k3#2: ", "phantom of k9#7: "}},
+}
+
 func TestPlantedFaultsInARunAreFound(t *testing.T) {
 	t.Parallel()
-	for name, c := range map[string]struct {
-		plant func(r *history.Run)
-		want  []string
-	}{
-		"never published, no effect": {func(r *history.Run) {
-			_, r.Published = published(r, id("k3", 8))
-			r.Effects = slices.DeleteFunc(r.Effects, func(e history.Effected) bool { return e.ID == id("k3", 8) })
-		}, []string{"loss of k3#8: committed, and never published\n"}},
-		"no effect in one consumer": {func(r *history.Run) {
-			r.Effects = slices.DeleteFunc(r.Effects, func(e history.Effected) bool { return e.ID == id("k3", 8) && e.Consumer == "mail" })
-		}, []string{"loss of k3#8: published, and no effect in mail\n"}},
-		"the last of a key": {func(r *history.Run) {
-			r.Effects = slices.DeleteFunc(r.Effects, func(e history.Effected) bool { return e.ID == id("k3", 10) && e.Consumer == "stock" })
-		}, []string{"loss of k3#10: published, and no effect in stock\n"}},
-		"two effects": {func(r *history.Run) {
-			r.Effects = append(r.Effects, history.Effected{Consumer: "mail", ID: id("k3", 8), Seq: 1e6})
-		}, []string{"double of k3#8: took effect 2 times in mail\n"}},
-		"first publications inverted, effects not": {func(r *history.Run) {
-			swap(r, id("k3", 2), id("k3", 3))
-		}, []string{"inversion of k3#2: first published after #3\n"}},
-		"inverted behind a repeated suffix": {func(r *history.Run) {
-			of, others := published(r, id("k3", 5))
-			r.Published = append(others, of[1]) // as if 6 had been first
-		}, []string{"inversion of k3#5: first published after #6\n"}},
-		"effects inverted": {func(r *history.Run) {
-			var a, b *history.Effected
-			for i := range r.Effects {
-				switch e := &r.Effects[i]; {
-				case e.Consumer == "stock" && e.ID == id("k3", 8):
-					a = e
-				case e.Consumer == "stock" && e.ID == id("k3", 9):
-					b = e
-				}
-			}
-			a.Seq, b.Seq = b.Seq, a.Seq
-		}, []string{"inversion of k3#8: took effect in stock after #9\n"}},
-		"rolled back, published": {func(r *history.Run) {
-			r.Published = append(r.Published, history.Published{ID: "id-k3-7-undone", Unit: "orders/0", Offset: 1e6})
-		}, []string{"phantom of k3#7: rolled back, and published\n"}},
-		"rolled back, effect": {func(r *history.Run) {
-			r.Effects = append(r.Effects, history.Effected{Consumer: "mail", ID: "id-k3-7-undone", Seq: 1e6})
-		}, []string{"phantom of k3#7: rolled back, and took effect in mail\n"}},
-		"nobody wrote it": {func(r *history.Run) {
-			r.Published = append(r.Published, history.Published{ID: "x", Unit: "orders/0", Offset: 1e6})
-		}, []string{"phantom of x#0: nobody wrote it\n"}},
-		"effect and dead letter": {func(r *history.Run) {
-			r.Effects = append(r.Effects, history.Effected{Consumer: "stock", ID: id("k5", 4), Seq: 1e6})
-		}, []string{"phantom of k5#4: took effect in stock, and is a dead letter too\n"}},
-		"dead twice": {func(r *history.Run) {
-			r.Dead = append(r.Dead, r.Dead[0])
-		}, []string{"double of k5#4: is 2 dead letters of stock\n"}},
-		"went past a dead letter": {func(r *history.Run) {
-			r.Dead = slices.DeleteFunc(r.Dead, func(d history.DeadLetter) bool { return d.ID == id("k5", 9) })
-			r.Effects = append(r.Effects, history.Effected{Consumer: "stock", ID: id("k5", 9), Seq: 1e6})
-		}, []string{"inversion of k5#9: went past #4, which is dead in stock\n"}},
-		"published past a parked one": {func(r *history.Run) {
-			r.Dead = append(r.Dead, history.DeadLetter{ID: id("k5", 4), State: "dead", Reason: "too large"})
-			_, r.Published = published(r, id("k5", 4))
-		}, []string{"inversion of k5#5: went past #4, which is dead in the relay\n"}},
-		"dead without a reason": {func(r *history.Run) {
-			for n := int64(8); n <= 10; n++ { // it, and those behind it
-				r.Effects = slices.DeleteFunc(r.Effects, func(e history.Effected) bool { return e.Consumer == "mail" && e.ID == id("k3", n) })
-				r.Dead = append(r.Dead, history.DeadLetter{Consumer: "mail", ID: id("k3", n), State: "dead", Reason: "attempts"})
-			}
-		}, []string{"unexplained dead letter of k3#8: died in mail: attempts\n"}},
-		"parked without a reason": {func(r *history.Run) {
-			_, r.Published = published(r, id("k3", 10))
-			r.Effects = slices.DeleteFunc(r.Effects, func(e history.Effected) bool { return e.ID == id("k3", 10) })
-			r.Dead = append(r.Dead, history.DeadLetter{ID: id("k3", 10), State: "retrying", Reason: "no such topic"})
-		}, []string{"unexplained dead letter of k3#10: died in the relay: no such topic\n"}},
-		"two relays at a time": {func(r *history.Run) {
-			for i := range r.Published { // k3's second half, in turns
-				if p := &r.Published[i]; strings.HasPrefix(p.ID, "id-k3-") && p.By == "b" && i%2 == 0 {
-					p.By = "a"
-				}
-			}
-		}, []string{"two publishers at a time of k3#"}},
-		"a relay comes back after it was followed": {func(r *history.Run) {
-			of, others := published(r, id("k3", 10))
-			of[0].By = "a"
-			r.Published = append(others, of...)
-		}, []string{"two publishers at a time of k3#10: its key went from relay to relay 2 times, and its lease can have gone 1 times\n"}},
-		"several at once": {func(r *history.Run) {
-			swap(r, id("k3", 2), id("k3", 3))
-			r.Effects = append(r.Effects, history.Effected{Consumer: "mail", ID: id("k1", 1), Seq: 1e6})
-			r.Published = append(r.Published, history.Published{ID: "id-k9-7-undone", Unit: "orders/0", Offset: 1e6})
-		}, []string{"double of k1#1: ", "inversion of k3#2: ", "phantom of k9#7: "}},
-	} {
+	for name, c := range plantedFaults {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := goodRun()
