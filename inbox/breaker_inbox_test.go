@@ -94,6 +94,9 @@ func TestOutageMakesNoDeadLetters(t *testing.T) {
 			}
 			cfg := w.config("inventory")
 			cfg.Attempts = 2
+			if tt.keys == 3 {
+				cfg.Attempts = 4 // so that the third has failed once before the first has used them up
+			}
 			in := w.start(cfg, needs(d))
 			eventually(t, "the circuit to open", circuitOpen(in))
 			c := in.Stats().Circuits[0]

@@ -71,8 +71,8 @@ func (d *redriver) run(h handler, r *redriven, tx *transaction, run call) (next 
 		return 0, d.abandon(r, tx, stubborn)
 	}
 	lost := tx.conn.IsClosed()
-	if err == nil && tx.ended() {
-		err = errHandlerEnded
+	if err == nil {
+		err = tx.misused()
 	}
 	if err == nil {
 		var unknown bool

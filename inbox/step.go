@@ -178,8 +178,8 @@ func (r *runner) handle(t *task, tx *transaction, run call) (result, error) {
 		return r.abandon(t, tx, stubborn), nil
 	}
 	lost := tx.conn.IsClosed()
-	if err == nil && tx.ended() {
-		err = errHandlerEnded
+	if err == nil {
+		err = tx.misused()
 	}
 	if err == nil {
 		// Also when ctx has ended since: the handler is content, and whoever got the
@@ -234,8 +234,11 @@ func (t *task) attrs() []any {
 	return []any{"type", m.Type, "source", m.Source, "id", m.ID, "key", m.Key, "origin", t.d.Origin.String()}
 }
 
-// errHandlerEnded is a mistake in a handler.
-var errHandlerEnded = errors.New("the handler ended its transaction: return nil to commit, an error to roll back")
+// Mistakes in a handler.
+var (
+	errHandlerEnded = errors.New("the handler ended its transaction: return nil to commit, an error to roll back")
+	errHandlerBusy  = errors.New("the handler returned while its transaction is busy: close a query's rows, or the results of a batch, before you return")
+)
 
 // commitError says what the handler did wrong where that is why its transaction
 // could not be committed.

@@ -179,8 +179,8 @@ func (r *runner) carryOut(ctx context.Context, b *batch, tx *transaction, except
 			return r.abandonBatch(b, tx, stubborn)
 		}
 	}
-	if err == nil && tx.ended() {
-		err = errHandlerEnded
+	if err == nil {
+		err = tx.misused()
 	}
 	if err == nil {
 		if err = tx.commit(r.patience()); err == nil {

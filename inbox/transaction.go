@@ -207,8 +207,19 @@ func (x *transaction) close() {
 	_ = withGrace(frozenGrace, func(ctx context.Context) error { return x.finish(ctx, false) })
 }
 
-// ended reports whether the handler tried to end the transaction itself.
-func (x *transaction) ended() bool { return x.pgx != nil && x.pgx.ended }
+// misused returns what a content handler did wrong: it tried to end the
+// transaction itself, or left it busy.
+func (x *transaction) misused() error {
+	switch {
+	case x.pgx == nil: // database/sql forbids neither, and copes
+		return nil
+	case x.pgx.ended:
+		return errHandlerEnded
+	case x.conn.PgConn().IsBusy():
+		return errHandlerBusy
+	}
+	return nil
+}
 
 // heldTx is what a handler gets: it cannot end the transaction, and that it
 // tried is remembered, because it may count on what it thinks has been done.
