@@ -1,14 +1,12 @@
 package inbox_test
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
 	"encoding/json"
 	"errors"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -225,7 +223,7 @@ func TestPanicsAreCaughtWhereverTheyAre(t *testing.T) {
 
 func TestTimeoutOfOneType(t *testing.T) {
 	inBothForms(t, func(t *testing.T, w *world, start func(inbox.Config, body, ...inbox.Middleware) *running) {
-		var log buffer
+		var log lines
 		cfg := w.config("inventory")
 		cfg.Attempts = 2
 		cfg.Logger = slog.New(slog.NewJSONHandler(&log, nil))
@@ -243,7 +241,7 @@ func TestTimeoutOfOneType(t *testing.T) {
 		require.Equal(t, "attempts", row.Reason)
 		require.Equal(t, 2, row.Attempts)
 		require.Contains(t, row.Error, "handler timed out after 100ms: ")
-		require.NotContains(t, log.String(), "does not answer", "a handler's timeout is no outage")
+		require.NotContains(t, log.text(), "does not answer", "a handler's timeout is no outage")
 	})
 }
 
@@ -251,7 +249,7 @@ func TestTimeoutOfOneType(t *testing.T) {
 func TestOwnDeadlineOfAHandlerIsAFailure(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	var log buffer
+	var log lines
 	cfg := w.config("inventory")
 	cfg.Logger = slog.New(slog.NewJSONHandler(&log, nil))
 	in := w.start(cfg, func(ctx context.Context, tx pgx.Tx, _ inbox.Event[order]) error {
@@ -264,7 +262,7 @@ func TestOwnDeadlineOfAHandlerIsAFailure(t *testing.T) {
 	w.settled("inventory")
 	require.NoError(t, in.end())
 	require.Equal(t, inbox.Stats{Failures: 3, DeadLettered: 1}, in.Stats())
-	require.NotContains(t, log.String(), "does not answer")
+	require.NotContains(t, log.text(), "does not answer")
 }
 
 func TestTimeoutThatIsLongerOrNone(t *testing.T) {
@@ -283,7 +281,7 @@ func TestTimeoutThatIsLongerOrNone(t *testing.T) {
 func TestLogSaysHowEachAttemptEnded(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	var log buffer
+	var log lines
 	cfg := w.config("inventory")
 	cfg.Middleware = []inbox.Middleware{inbox.Log(slog.New(slog.NewJSONHandler(&log, nil)))}
 	attempts := 0
@@ -298,7 +296,7 @@ func TestLogSaysHowEachAttemptEnded(t *testing.T) {
 	w.settled("inventory")
 	require.NoError(t, in.end())
 
-	lines := strings.Split(strings.TrimSpace(log.String()), "\n")
+	lines := strings.Split(strings.TrimSpace(log.text()), "\n")
 	require.Len(t, lines, 2)
 	for i, want := range []struct{ level, msg string }{{"WARN", "inbox: attempt failed"}, {"INFO", "inbox: attempt succeeded"}} {
 		var line map[string]any
@@ -481,22 +479,4 @@ func TestBadMiddlewareIsNamed(t *testing.T) {
 		inbox.On(in, placed, insert("inventory"), m)
 		require.EqualError(t, in.Run(t.Context()), want)
 	}
-}
-
-// buffer is a bytes.Buffer for several goroutines.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
