@@ -157,7 +157,8 @@ type tuning struct {
 	turnPages  int           // pages of a group before the next group has its turn
 	flushEvery time.Duration // between two flushes
 	pruneAfter int           // appended position rows between two prunings
-	pollMin    time.Duration // between probes while events flow
+	pollMin    time.Duration // between probes while few events flow
+	pollMany   time.Duration // and when many do
 	pollMax    time.Duration // and when there are none
 	standby    time.Duration // between looks at the leases of another instance
 	unable     time.Duration // that an engine may fail before others get its share; 0 = from Lease
@@ -173,7 +174,7 @@ func defaultTuning() tuning {
 	return tuning{
 		pageRows: 9000, pageBytes: 6 << 20, pages: 2, split: 1000, filterIDs: 50_000, turnPages: 8,
 		flushEvery: 250 * time.Millisecond, pruneAfter: 500,
-		pollMin: 8 * time.Millisecond, pollMax: 90 * time.Millisecond,
+		pollMin: 2 * time.Millisecond, pollMany: 8 * time.Millisecond, pollMax: 90 * time.Millisecond,
 		standby: 250 * time.Millisecond, retryMax: 5 * time.Second, badMax: 30 * time.Second,
 		opTimeout: 15 * time.Second, now: time.Now, park: defaultParkTuning(),
 	}

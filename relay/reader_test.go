@@ -17,3 +17,18 @@ func TestPollingLeavesTheDatabaseToItsWriters(t *testing.T) {
 	}
 	require.Equal(t, 90*time.Millisecond, tune.spare(90*time.Millisecond, time.Millisecond))
 }
+
+// Few events are found at once, many are left to gather a little, and where there
+// are none the pauses grow.
+func TestPollingFollowsTheEvents(t *testing.T) {
+	t.Parallel()
+	tune := defaultTuning()
+	for n, want := range map[int]time.Duration{1: 2, 8: 2, 16: 4, 32: 8, 9000: 8} {
+		require.Equal(t, want*time.Millisecond, tune.next(90*time.Millisecond, n), n)
+	}
+	pause := tune.pollMin
+	for _, want := range []time.Duration{8, 32, 90, 90} {
+		pause = tune.next(pause, 0)
+		require.Equal(t, want*time.Millisecond, pause)
+	}
+}
