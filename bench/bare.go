@@ -11,6 +11,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/outboxkit/outboxkit/dedup"
 )
 
 // The references: loops over pgx that run the same statements as the inbox, its
@@ -66,12 +68,16 @@ type bareForm struct {
 // bare handles msgs with so many workers and connections, and returns messages a
 // second.
 func (d *database) bare(ctx context.Context, msgs []bareMessage, workers int, form bareForm) (float64, error) {
-	var consumer int32
-	if err := d.QueryRow(ctx, `INSERT INTO inbox.consumer (name, window_days) VALUES ($1, 7) RETURNING id`, consumerName).Scan(&consumer); err != nil {
+	store, err := dedup.NewPostgres(ctx, d.Pool, dedup.Config{Consumer: consumerName})
+	if err != nil {
 		return 0, err
 	}
+	keys := make([]uuid.UUID, len(msgs)) // what the inbox claims: where it stands in the index has a price
+	for i := range msgs {
+		keys[i] = store.UUID(dedup.Key{Source: orderSource, ID: msgs[i].id.String()})
+	}
 	slot := time.Now().Unix() / 86400 % 36
-	loop := &bareLoop{database: d, bareForm: form, consumer: consumer}
+	loop := &bareLoop{database: d, bareForm: form, consumer: store.ConsumerID()}
 	loop.claim, loop.claims = fmt.Sprintf(bareClaim, slot), fmt.Sprintf(bareClaims, slot)
 	if form.plain {
 		loop.least = fmt.Sprintf(plainClaim, slot)
@@ -92,13 +98,14 @@ func (d *database) bare(ctx context.Context, msgs []bareMessage, workers int, fo
 				if from >= warm {
 					begin.Do(func() { began = time.Now() })
 				}
-				if err := loop.handle(ctx, msgs[from:min(to, len(msgs))]); err != nil {
+				to = min(to, len(msgs))
+				if err := loop.handle(ctx, msgs[from:to], keys[from:to]); err != nil {
 					return err
 				}
 			}
 		})
 	}
-	err := group.Wait()
+	err = group.Wait()
 	return float64(len(msgs)-warm) / time.Since(began).Seconds(), err
 }
 
@@ -110,13 +117,13 @@ type bareLoop struct {
 	claim, claims, least string
 }
 
-func (l *bareLoop) handle(ctx context.Context, msgs []bareMessage) error {
+func (l *bareLoop) handle(ctx context.Context, msgs []bareMessage, keys []uuid.UUID) error {
 	b := &pgx.Batch{}
 	b.BeginTx(pgx.TxOptions{IsoLevel: pgx.ReadCommitted})
 	if l.size > 1 {
-		l.queueMany(b, msgs)
+		l.queueMany(b, msgs, keys)
 	} else {
-		l.queueOne(b, &msgs[0])
+		l.queueOne(b, &msgs[0], keys[0])
 	}
 	results := l.SendBatch(ctx, b)
 	err := results.Close()
@@ -137,22 +144,22 @@ func (l *bareLoop) handle(ctx context.Context, msgs []bareMessage) error {
 	return tx.Commit(ctx)
 }
 
-func (l *bareLoop) queueOne(b *pgx.Batch, m *bareMessage) {
+func (l *bareLoop) queueOne(b *pgx.Batch, m *bareMessage, key uuid.UUID) {
 	if l.plain {
-		b.Queue(l.least, l.consumer, pgtype.UUID{Bytes: m.id, Valid: true})
+		b.Queue(l.least, l.consumer, pgtype.UUID{Bytes: key, Valid: true})
 		return
 	}
 	var blocked, claimed bool
 	var inside int64
 	b.Queue(bareOne, idleMillis, l.consumer, m.hash, "orders", m.data.Customer).QueryRow(func(row pgx.Row) error { return row.Scan(nil, &blocked) })
-	b.Queue(l.claim, l.consumer, pgtype.UUID{Bytes: m.id, Valid: true}, time.Now().Unix(), windowSeconds).QueryRow(func(row pgx.Row) error { return row.Scan(&claimed, &inside) })
+	b.Queue(l.claim, l.consumer, pgtype.UUID{Bytes: key, Valid: true}, time.Now().Unix(), windowSeconds).QueryRow(func(row pgx.Row) error { return row.Scan(&claimed, &inside) })
 }
 
-func (l *bareLoop) queueMany(b *pgx.Batch, msgs []bareMessage) {
+func (l *bareLoop) queueMany(b *pgx.Batch, msgs []bareMessage, keys []uuid.UUID) {
 	ids, hashes, times := make([][16]byte, len(msgs)), make([]int64, len(msgs)), make([]int64, len(msgs))
 	now := time.Now().Unix()
 	for i := range msgs {
-		ids[i], hashes[i], times[i] = msgs[i].id, msgs[i].hash, now
+		ids[i], hashes[i], times[i] = keys[i], msgs[i].hash, now
 	}
 	var blocked string
 	var claimed, known []byte

@@ -24,6 +24,7 @@ func consumeFigures() []figure {
 
 const (
 	consumerName = "bench"
+	orderSource  = "/shop/orders"
 	workers      = 16  // handlers at once, and connections
 	batchSize    = 100 // events of a batch
 	warmPart     = 20  // of a run, the first part in this many does not count: connections, statements
@@ -180,7 +181,7 @@ func (c *consumption) produce(ctx context.Context, partitions int32, keys int) (
 		}
 		bare[i] = bareMessage{id: id, hash: int64(i % keys), data: data}
 		msgs[i] = brokers.Message{
-			Topic: topic, Key: data.Customer, ID: id.String(), Source: "/shop/orders", Type: placedType.Name, Time: time.Now(),
+			Topic: topic, Key: data.Customer, ID: id.String(), Source: orderSource, Type: placedType.Name, Time: time.Now(),
 			ContentType: "application/avro", CorrelationID: correlation, Payload: payload,
 			Headers: map[string]string{"traceparent": traceparent},
 		}
