@@ -16,8 +16,8 @@ import (
 // Config.BatchSize, and can so change many rows with one statement. They share
 // one transaction, in which all are claimed by one round trip: it is what makes
 // a consumer fast. A batch is what waits already: nothing is waited for to fill
-// it, and it may be one event. Events of one key stand in it in their order, and
-// a key is in one batch at a time.
+// it, and it may be one event. Events stand in it in the order in which they
+// arrived, and so those of one key in theirs; a key is in one batch at a time.
 //
 // If the handler returns an error, panics or takes longer than
 // Config.HandlerTimeout, nothing of the batch is kept, and it is called again for

@@ -124,6 +124,15 @@ func (c *crashes) join(ctx context.Context, weight int64) (leave func(), err err
 	return func() { c.all.Release(weight) }, nil
 }
 
+// tryJoin is join for a message of weight 1, if it need not wait; leave ends it.
+func (c *crashes) tryJoin() bool { return !c.careful || c.all.TryAcquire(1) }
+
+func (c *crashes) leave() {
+	if c.careful {
+		c.all.Release(1)
+	}
+}
+
 // venture is called before a handler runs, and end when it has come to an end. If
 // the handler has begun too often without one, it must not: crashed says how
 // often, and end is nil.

@@ -52,7 +52,7 @@ func OnSQL[T any](in *Inbox, typ event.Type[T], handle func(ctx context.Context,
 type handler struct {
 	overSQL bool
 	breaker *breaker
-	// bind decodes a message, outside any transaction, and returns what remains
+	// bind decodes a message, before its handler's first statement, and returns what remains
 	// to be done inside.
 	bind  func(ctx context.Context, wire event.WireFormat, d *brokers.Delivery) (call, error)
 	batch *batchHandler // of OnBatch; nil otherwise

@@ -22,6 +22,7 @@ type Inbox struct {
 	stats counters
 
 	redrivePoll time.Duration
+	followFor   time.Duration
 
 	mu       sync.Mutex
 	handlers map[string]handler
@@ -39,7 +40,7 @@ func New(pool *pgxpool.Pool, cfg Config) (*Inbox, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	in := &Inbox{pool: pool, cfg: cfg, handlers: map[string]handler{}, redrivePoll: redrivePoll}
+	in := &Inbox{pool: pool, cfg: cfg, handlers: map[string]handler{}, redrivePoll: redrivePoll, followFor: followFor}
 	if err := in.dedupConfig().Validate(); err != nil {
 		return nil, fmt.Errorf("inbox: %w", err)
 	}

@@ -15,6 +15,7 @@ type laneKey struct{ topic, key string }
 // retry; so its messages are handled one after the other.
 type lane struct {
 	key   laneKey
+	hash  int64 // see keyHash
 	tasks []*task
 }
 
@@ -22,6 +23,9 @@ type lane struct {
 type share struct {
 	lane  *lane
 	tasks []*task
+
+	ended   bool // the one behind tasks cannot be with them
+	settled int  // how many of tasks are
 }
 
 // lanes hands messages to workers, in order within a key. Lanes come and go with
@@ -38,6 +42,7 @@ type lanes struct {
 	ready  []*lane           // oldest first
 	byKey  map[laneKey]*lane // without unkeyed messages: each is a lane of its own
 	closed bool              // no more will come
+	added  uint64            // so far
 
 	inFlight sync.WaitGroup // messages taken and not settled
 	timers   sync.WaitGroup // lanes waiting for a retry
@@ -58,11 +63,15 @@ func (l *lanes) add(t *task) {
 	key := laneKey{t.d.Message.Topic, t.d.Message.Key}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.added++
+	t.number = l.added
 	if ln := l.byKey[key]; ln != nil {
+		t.hash = ln.hash
 		ln.tasks = append(ln.tasks, t)
 		return
 	}
-	ln := &lane{key: key, tasks: []*task{t}}
+	t.hash = keyHash(&t.d.Message)
+	ln := &lane{key: key, hash: t.hash, tasks: []*task{t}}
 	if key.key != "" {
 		l.byKey[key] = ln
 	}
@@ -90,10 +99,7 @@ func (l *lanes) next(most int, into []share) (taken []share, group any) {
 	}
 	group = l.group(l.ready[0].tasks[0])
 	if group == nil {
-		ln := l.ready[0]
-		l.ready[0] = nil
-		l.ready = l.ready[1:]
-		return append(into, share{ln, ln.tasks[:1:1]}), nil
+		return append(into, l.takeFirst()), nil
 	}
 	rest := l.ready[:0]
 	for i, ln := range l.ready {
@@ -109,7 +115,7 @@ func (l *lanes) next(most int, into []share) (taken []share, group any) {
 			rest = append(rest, ln)
 			continue
 		}
-		into = append(into, share{ln, ln.tasks[:n:n]})
+		into = append(into, share{lane: ln, tasks: ln.tasks[:n:n]})
 		most -= n
 	}
 	clear(l.ready[len(rest):])
@@ -117,26 +123,67 @@ func (l *lanes) next(most int, into []share) (taken []share, group any) {
 	return into, group
 }
 
+// poll takes the head of the lane that is next, if there is one and it suits.
+func (l *lanes) poll(suits func(*task) bool) (share, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.ready) == 0 || !suits(l.ready[0].tasks[0]) {
+		return share{}, false
+	}
+	return l.takeFirst(), true
+}
+
+func (l *lanes) takeFirst() share {
+	ln := l.ready[0]
+	l.ready[0] = nil
+	l.ready = l.ready[1:]
+	return share{lane: ln, tasks: ln.tasks[:1:1]}
+}
+
 // pop takes the settled head off a lane that a worker has.
 func (l *lanes) pop(ln *lane) {
 	l.mu.Lock()
 	t := ln.tasks[0]
-	ln.tasks[0] = nil
-	ln.tasks = ln.tasks[1:]
+	ln.take(1)
 	l.mu.Unlock()
-	l.room.give(t.size, t.quota)
+	l.room.give(t)
 	l.inFlight.Done()
+}
+
+// take forgets the first n.
+func (ln *lane) take(n int) {
+	clear(ln.tasks[:n])
+	ln.tasks = ln.tasks[n:]
 }
 
 // put lets go of a lane: it is ready again if messages are left in it.
 func (l *lanes) put(ln *lane) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.release(ln)
+}
+
+// release is put with mu held.
+func (l *lanes) release(ln *lane) {
 	if len(ln.tasks) > 0 {
 		l.push(ln)
 	} else if l.byKey[ln.key] == ln {
 		delete(l.byKey, ln.key)
 	}
+}
+
+// putAll takes what is settled off lanes that a worker has, and lets go of them.
+func (l *lanes) putAll(taken []share) {
+	var settled []*task
+	l.mu.Lock()
+	for _, s := range taken {
+		settled = append(settled, s.lane.tasks[:s.settled]...)
+		s.lane.take(s.settled)
+		l.release(s.lane)
+	}
+	l.mu.Unlock()
+	l.room.give(settled...)
+	l.inFlight.Add(-len(settled))
 }
 
 // later lets go of a lane after wait, or when its head's context or stop ends.

@@ -31,7 +31,8 @@ func (r *runner) probe(taken []share) {
 		}
 		r.repeats.Store(2*found >= len(tasks))
 	}
-	for _, s := range taken {
+	for i := range taken {
+		s := &taken[i]
 		for _, t := range s.tasks {
 			if !t.seen || t.ctx.Err() != nil {
 				break
@@ -39,8 +40,8 @@ func (r *runner) probe(taken []share) {
 			if res, err := r.duplicate(t); err != nil || res.what != settled {
 				break
 			}
-			r.pop(s.lane)
+			s.settled++
 		}
-		r.put(s.lane)
 	}
+	r.putAll(taken)
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
@@ -23,12 +24,13 @@ import (
 
 // task is one message in flight. It belongs to the worker that has its lane.
 type task struct {
-	ctx   context.Context //nolint:containedctx // the delivery's: ends when it is no longer ours
-	d     *brokers.Delivery
-	key   dedup.Key
-	hash  int64 // of topic and key; see keyHash
-	size  int64
-	quota *quota // of the room, that its type has
+	ctx    context.Context //nolint:containedctx // the delivery's: ends when it is no longer ours
+	d      *brokers.Delivery
+	key    dedup.Key
+	hash   int64  // of topic and key; see keyHash
+	number uint64 // by which it came; see lanes.add
+	size   int64
+	quota  *quota // of the room, that its type has
 
 	trial           // attempts, as the type's breaker counts them
 	doubtful bool   // a run that has died may have begun it; see crashes
@@ -39,9 +41,14 @@ type task struct {
 	moving   bool   // its row is written; a copy is to be published
 
 	batch  *batchHandler // nil unless its type's handler takes several
+	fate   fate          // in the latest batch
 	alone  bool          // in no batch any more: one with it has failed, or it is special
 	probed bool          // looked up without a transaction; not done twice
 	seen   bool          // found: a duplicate
+
+	begun *attempt // its transaction, which another's commit has begun; see follow
+	plain bool     // its commit begins nothing: that has failed
+	own   bool     // it follows nobody: that has failed
 }
 
 // runner is one Run.
@@ -55,13 +62,17 @@ type runner struct {
 	abort    func(error)
 	ctx      context.Context //nolint:containedctx // Run's: when it ends, nothing new begins
 
-	pool     *pgxpool.Pool
-	db       *sql.DB // the same pool, for OnSQL
-	store    *dedup.Postgres
-	sql      statements
-	crashSQL crashQueries
+	pool *pgxpool.Pool
+	// plainPool says that taking a connection from the pool does nothing else; the
+	// service's own hooks may want to run for each transaction.
+	plainPool bool
+	db        *sql.DB // the same pool, for OnSQL
+	store     *dedup.Postgres
+	sql       statements
+	crashSQL  crashQueries
 
 	redrivePoll time.Duration
+	followFor   time.Duration
 
 	hands    hands
 	stubborn stubbornHandlers
@@ -76,8 +87,12 @@ func newRunner(ctx context.Context, in *Inbox) *runner {
 		cfg: in.cfg, stats: &in.stats, log: in.cfg.Logger.With("consumer", in.cfg.Consumer),
 		handlers: in.handlers, abort: in.abort, ctx: ctx,
 		pool: in.pool, db: stdlib.OpenDBFromPool(in.pool), sql: newStatements(in.cfg.Schema), crashSQL: newCrashQueries(in.cfg.Schema),
-		redrivePoll: in.redrivePoll, quotas: newQuotas(in.handlers),
+		redrivePoll: in.redrivePoll, followFor: in.followFor, quotas: newQuotas(in.handlers),
 	}
+	hooks := in.pool.Config()
+	//lint:ignore SA1019 a service may have set BeforeAcquire
+	r.plainPool = hooks.PrepareConn == nil && hooks.BeforeAcquire == nil && hooks.AfterRelease == nil &&
+		hooks.ConnConfig.DefaultQueryExecMode != pgx.QueryExecModeDescribeExec // which would describe what follows in the transaction before
 	batches := false
 	for _, h := range in.handlers {
 		batches = batches || h.batch != nil
@@ -151,7 +166,7 @@ func (r *runner) register() error {
 // take implements brokers.Handle.
 func (r *runner) take(ctx context.Context, d *brokers.Delivery) {
 	t := &task{
-		ctx: ctx, d: d, key: identity(d), hash: keyHash(&d.Message), size: size(&d.Message),
+		ctx: ctx, d: d, key: identity(d), size: size(&d.Message),
 		retry: pauses{r: r, longest: r.cfg.RetryMax}, outage: pauses{r: r, longest: maxOutagePause}, quota: r.quotas[d.Message.Type],
 		batch:    r.handlers[d.Message.Type].batch,
 		doubtful: r.crashes.doubt(&d.Origin),
@@ -196,26 +211,36 @@ func (r *runner) work() {
 		case ok && batch.breaker.closed() && (len(taken) > 1 || len(taken[0].tasks) > 1):
 			r.together(batch, taken)
 		default:
-			r.single(taken[0])
 			for _, s := range taken[1:] {
 				r.put(s.lane)
 			}
+			r.single(taken[0])
 		}
 	}
 }
 
-// single brings the head of a lane one step on, and lets go of the lane.
+// single brings the head of a lane one step on, lets go of the lane, and goes on
+// with what has begun by then.
 func (r *runner) single(s share) {
-	switch res := r.step(s.tasks[0]); {
+	for next := &s; next != nil; {
+		res := r.step(next.tasks[0])
+		r.leaveLane(next.lane, res)
+		next = res.next
+	}
+}
+
+// leaveLane lets go of a lane as a step of its head left it.
+func (r *runner) leaveLane(l *lane, res result) {
+	switch {
 	case res.what == settled:
-		r.pop(s.lane)
-		r.put(s.lane)
+		r.pop(l)
+		r.put(l)
 	case res.gap != nil:
-		r.await(s.lane, res.gap, r.ctx)
+		r.await(l, res.gap, r.ctx)
 	case res.stubborn != nil:
-		r.outlast(s.lane, res.stubborn)
+		r.outlast(l, res.stubborn)
 	default:
-		r.later(s.lane, res.wait, r.ctx)
+		r.later(l, res.wait, r.ctx)
 	}
 }
 

@@ -2,13 +2,9 @@ package inbox
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"time"
-
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/outboxkit/outboxkit/brokers"
 	"github.com/outboxkit/outboxkit/dedup"
@@ -28,6 +24,7 @@ type result struct {
 	wait     time.Duration
 	stubborn <-chan struct{} // or until its handler has returned; see abandon
 	gap      *gap            // or until the type's breaker grants an attempt; see breaker.begin
+	next     *share          // what the worker does next: its transaction has begun; see follow
 }
 
 // errTimeout is the cause of a handler's context that ended by itself.
@@ -43,6 +40,9 @@ const maxLost = 20
 func (r *runner) step(t *task) result {
 	for {
 		if r.ctx.Err() != nil || t.ctx.Err() != nil {
+			if t.begun != nil {
+				t.begun.close()
+			}
 			r.release(t)
 			return result{what: settled}
 		}
@@ -66,63 +66,107 @@ func (r *runner) try(t *task) (result, error) {
 	if t.seen {
 		return r.duplicate(t)
 	}
-	h, run, res, over := r.prepare(t)
-	if over {
-		return res, nil
-	}
-	if t.dead == nil {
-		if gap := h.breaker.begin(&t.trial); gap != nil {
-			return result{what: again, gap: gap}, nil
+	a := t.begun
+	if t.begun = nil; a == nil {
+		a = &attempt{task: t}
+		if res, over := r.find(a); over {
+			return res, nil
 		}
-		defer h.breaker.spared(&t.trial) // unless it comes to the point
-		end, crashed, err := r.venture(t.ctx, r.store.UUID(t.key), t.doubtful)
-		switch {
-		case err != nil:
+		if res, over := r.decode(t.ctx, a); over {
+			return res, nil
+		}
+		if t.dead == nil {
+			if gap := a.handler.breaker.begin(&t.trial); gap != nil {
+				return result{what: again, gap: gap}, nil
+			}
+		}
+	}
+	defer a.close()
+	if a.tx == nil {
+		if err := r.start(a); err != nil {
 			return result{}, err
-		case crashed > 0:
-			t.attempts = crashed
-			t.die(reasonCrashed, errCrashed(crashed))
-		default:
-			defer end()
 		}
 	}
-	tx, opened, err := r.begin(t, h.overSQL && t.dead == nil)
-	if err != nil {
-		return result{}, err
-	}
-	defer tx.close()
 	r.back()
 	t.outage.Reset()
 
-	switch opened.claim {
+	switch a.claim {
 	case dedup.Duplicate:
 		r.repeats.Store(true)
-		tx.close()
+		a.tx.close()
 		return r.duplicate(t)
 	case dedup.OutsideWindow:
 		t.die(reasonOutsideWindow, fmt.Errorf("the id's time is more than %d days old or an hour ahead: whether it was handled before cannot be told", r.cfg.WindowDays))
 	}
-	if t.dead != nil {
-		return r.bury(t, tx)
+	if a.run == nil && t.dead == nil { // begun before it was decoded; see follow
+		if res, over := r.decodeSoon(a); over {
+			return res, nil
+		}
 	}
-	if opened.blocked {
-		if blocked, err := r.block(t, tx); err != nil || blocked {
+	if t.dead != nil {
+		return r.bury(t, a.tx)
+	}
+	if a.blocked {
+		if blocked, err := r.block(t, a.tx); err != nil || blocked {
 			return r.ack(t, err)
 		}
 	}
-	return r.handle(t, tx, run)
+	return r.handle(a)
 }
 
-// prepare finds the handler and decodes, both outside the transaction. It
-// reports over when t needs no transaction now.
-func (r *runner) prepare(t *task) (h handler, run call, res result, over bool) {
+// attempt is one transaction of a message, or what precedes it.
+type attempt struct {
+	*task
+	opened // by tx
+
+	handler handler
+	run     call   // the decoded message's; nil until then
+	end     func() // of the handler's venture; nil before it
+	tx      *transaction
+}
+
+// close ends what has begun: the breaker's permission, unless it came to the
+// point, and the transaction, unless it was committed.
+func (a *attempt) close() {
+	if a.tx != nil {
+		a.tx.close()
+	}
+	if a.end != nil {
+		a.end()
+	}
+	if a.breaker != nil {
+		a.breaker.spared(&a.trial)
+	}
+}
+
+// start begins a's transaction, after what must be known before its handler runs.
+func (r *runner) start(a *attempt) error {
+	t := a.task
+	if t.dead == nil {
+		end, crashed, err := r.venture(t.ctx, r.store.UUID(t.key), t.doubtful)
+		if err != nil {
+			return err
+		}
+		if a.end = end; crashed > 0 {
+			t.attempts = crashed
+			t.die(reasonCrashed, errCrashed(crashed))
+		}
+	}
+	var err error
+	a.tx, a.opened, err = r.begin(t, a.handler.overSQL && t.dead == nil)
+	return err
+}
+
+// find finds the handler. It reports over when the message needs no transaction.
+func (r *runner) find(a *attempt) (res result, over bool) {
+	t := a.task
 	m := &t.d.Message
 	switch {
 	case t.dead != nil:
-		return h, nil, res, false
+		return res, false
 	case m.Type == "":
 		t.die(reasonNoType, errors.New("the message has no event type"))
-		return h, nil, res, false
+		return res, false
 	}
 	h, ok := r.handlers[m.Type]
 	switch {
@@ -130,92 +174,63 @@ func (r *runner) prepare(t *task) (h handler, run call, res result, over bool) {
 		return r.noHandler(t)
 	case m.ID == "":
 		t.die(reasonNoID, errors.New("the message has no event id"))
-		return h, nil, res, false
+	}
+	a.handler = h
+	return res, false
+}
+
+// decode decodes the message, unless it is dead already. It reports over when
+// it cannot go on now.
+func (r *runner) decode(ctx context.Context, a *attempt) (res result, over bool) {
+	t := a.task
+	if t.dead != nil {
+		return res, false
 	}
 	err := guard(func() (err error) {
-		run, err = h.bind(t.ctx, r.cfg.Wire, t.d)
+		a.run, err = a.handler.bind(ctx, r.cfg.Wire, t.d)
 		return err
 	})
 	switch {
 	case err == nil:
-	case t.ctx.Err() != nil:
-		return h, nil, result{what: again}, true // to be given back
+	case ctx.Err() != nil:
+		return result{what: again}, true // to be given back, or for a step of its own
 	case errors.Is(err, event.ErrSchemaUnavailable):
 		wait := t.retry.NextBackOff() // the bytes may be fine: not an attempt
 		r.log.Warn("inbox: schema unavailable; will try again", append(t.attrs(), "error", err, "wait", wait)...)
-		return h, nil, result{what: again, wait: wait}, true
+		return result{what: again, wait: wait}, true
 	default:
 		t.die(reasonUndecodable, err)
 	}
-	return h, run, res, false
+	return res, false
 }
 
-func (r *runner) noHandler(t *task) (h handler, run call, res result, over bool) {
+// decodeSoon is decode within a transaction. What takes its time, a schema that has
+// to be asked for, is for a step of its own, in which nothing else waits for it.
+func (r *runner) decodeSoon(a *attempt) (res result, over bool) {
+	ctx, cancel := context.WithTimeout(a.ctx, followFor)
+	defer cancel()
+	res, over = r.decode(ctx, a)
+	a.own = over
+	return res, over
+}
+
+func (r *runner) noHandler(t *task) (res result, over bool) {
 	switch name := t.d.Message.Type; r.cfg.Unknown {
 	case UnknownFail:
 		r.abort(fmt.Errorf("inbox: no handler for type %q (%s): register one, or set Config.Unknown", name, t.d.Origin))
 		r.release(t)
-		return h, nil, result{what: settled}, true
+		return result{what: settled}, true
 	case UnknownDeadLetter:
 		t.die(reasonUnknownType, fmt.Errorf("no handler for type %q", name))
-		return h, nil, res, false
+		return res, false
 	default:
 		if _, logged := r.unknown.LoadOrStore(name, true); !logged {
 			r.log.Warn("inbox: ignoring a type without handler (logged once)", "type", name, "origin", t.d.Origin.String())
 		}
 		r.stats.ignored.Add(1)
 		res, _ = r.ack(t, nil)
-		return h, nil, res, true
+		return res, true
 	}
-}
-
-// handle runs the handler in tx and commits.
-func (r *runner) handle(t *task, tx *transaction, run call) (result, error) {
-	ctx, cancel := context.WithTimeoutCause(t.ctx, r.cfg.HandlerTimeout, errTimeout)
-	defer cancel()
-	stubborn, err := r.hands.supervise(ctx, func() error { return run(event.WithCause(ctx, envelope(&t.d.Message)), tx, t.attempts+1) })
-	if stubborn != nil {
-		return r.abandon(t, tx, stubborn), nil
-	}
-	lost := tx.conn.IsClosed()
-	if err == nil {
-		err = tx.misused()
-	}
-	if err == nil {
-		// Also when ctx has ended since: the handler is content, and whoever got the
-		// message meanwhile waits for this claim.
-		if err = tx.commit(r.patience()); err == nil {
-			r.stats.handled.Add(1)
-			t.breaker.succeeded(&t.trial)
-			return r.ack(t, nil)
-		}
-		if lost = commitLost(err); lost {
-			return result{}, err // committed or not: the next claim tells
-		}
-		err = commitError(err)
-	}
-	tx.close()
-	switch cause := context.Cause(ctx); {
-	case t.ctx.Err() != nil:
-		r.release(t)
-		return result{what: settled}, nil
-	case errors.Is(cause, errTimeout):
-		err = fmt.Errorf("%w after %s: %w", errTimeout, r.cfg.HandlerTimeout, err)
-	case ownContext(err):
-		// pgx closes a connection whose statement was given up: no outage.
-	case lost && t.lost < maxLost:
-		t.lost++
-		return result{}, err
-	case databaseFault(err):
-		return result{}, err
-	}
-	return r.failed(t, err), nil
-}
-
-// ownContext reports that a context ended which the handler or its middleware
-// made, since the handler's lives.
-func ownContext(err error) bool {
-	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
 
 // ack acknowledges t if err is nil.
@@ -232,57 +247,4 @@ func (r *runner) ack(t *task, err error) (result, error) {
 func (t *task) attrs() []any {
 	m := &t.d.Message
 	return []any{"type", m.Type, "source", m.Source, "id", m.ID, "key", m.Key, "origin", t.d.Origin.String()}
-}
-
-// Mistakes in a handler.
-var (
-	errHandlerEnded = errors.New("the handler ended its transaction: return nil to commit, an error to roll back")
-	errHandlerBusy  = errors.New("the handler returned while its transaction is busy: close a query's rows, or the results of a batch, before you return")
-)
-
-// commitError says what the handler did wrong where that is why its transaction
-// could not be committed.
-func commitError(err error) error {
-	switch {
-	case errors.Is(err, pgx.ErrTxCommitRollback):
-		return fmt.Errorf("the handler returned nil though a statement of its transaction had failed: %w", err)
-	case errors.Is(err, sql.ErrTxDone):
-		return errHandlerEnded
-	}
-	return fmt.Errorf("commit: %w", err)
-}
-
-// commitLost reports whether it is unknown if the commit happened. Not asked of
-// the connection, which may be somebody else's by now.
-func commitLost(err error) bool {
-	var pgErr *pgconn.PgError
-	if errors.As(err, &pgErr) {
-		return pgErr.SeverityUnlocalized == "FATAL" || pgErr.SeverityUnlocalized == "PANIC"
-	}
-	return !errors.Is(err, pgx.ErrTxCommitRollback) && !errors.Is(err, pgx.ErrTxClosed) && !errors.Is(err, sql.ErrTxDone)
-}
-
-// databaseFault reports errors that are the database's own though its connection
-// lives: every message would fail until somebody mends it.
-func databaseFault(err error) bool {
-	var pgErr *pgconn.PgError
-	if !errors.As(err, &pgErr) {
-		return false
-	}
-	switch pgErr.Code {
-	case "25006", // read only: no longer the primary
-		"53100", // disk full
-		"58030": // I/O error
-		return true
-	}
-	return false
-}
-
-// outageCode reports errors at the start that pass by themselves.
-func outageCode(code string) bool {
-	switch code[:2] {
-	case "08", "53", "57", "58": // connection, resources, shutting down or starting up, system
-		return true
-	}
-	return code == "25006"
 }

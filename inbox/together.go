@@ -1,9 +1,11 @@
 package inbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -19,13 +21,13 @@ import (
 func (r *runner) together(h *batchHandler, taken []share) {
 	b := r.fit(h, taken)
 	defer func() {
-		for _, s := range taken {
-			if b.stubborn != nil && len(s.tasks) > 0 {
+		r.putAll(slices.DeleteFunc(taken, func(s share) bool {
+			stubborn := b.stubborn != nil && len(s.tasks) > 0
+			if stubborn {
 				r.outlast(s.lane, b.stubborn)
-			} else {
-				r.put(s.lane)
 			}
-		}
+			return stubborn
+		}))
 	}()
 	if len(b.tasks) == 0 {
 		return
@@ -39,25 +41,24 @@ func (r *runner) together(h *batchHandler, taken []share) {
 		}
 		return
 	}
-	fates := b.fates
-	for _, s := range taken {
-		for i, t := range s.tasks {
-			if len(fates) == 0 || !r.settle(t, fates[i]) {
-				break
-			}
-			r.pop(s.lane)
+	if !b.committed {
+		return
+	}
+	for i := range taken {
+		s := &taken[i]
+		for s.settled < len(s.tasks) && r.settle(s.tasks[s.settled]) {
+			s.settled++
 		}
-		fates = fates[min(len(s.tasks), len(fates)):]
 	}
 }
 
 // batch is messages on their way in one transaction.
 type batch struct {
 	*batchHandler
-	tasks  []*task
-	events any            // decoded, beside tasks; see batchHandler.room
-	claims []dedup.Result // beside tasks
-	fates  []fate         // beside tasks, of a committed transaction; empty without one
+	tasks     []*task        // in the order in which they came
+	events    any            // decoded, beside tasks; see batchHandler.room
+	claims    []dedup.Result // beside tasks
+	committed bool           // each task's fate has come true
 
 	stubborn <-chan struct{} // closed when its handler, given up, has returned; nil if it has
 }
@@ -73,21 +74,37 @@ const (
 
 // fit decodes, and ends each share before the first message that cannot be in a
 // batch: dead letters need steps of their own, and hold what follows.
+//
+// The messages come in the order in which they arrived, not lane by lane: rows
+// whose keys grow with time then go to one place of an index.
 func (r *runner) fit(h *batchHandler, taken []share) *batch {
-	size := 0
-	for _, s := range taken {
-		size += len(s.tasks)
+	type candidate struct {
+		*task
+		share *share
 	}
-	b := &batch{batchHandler: h, tasks: make([]*task, 0, size), events: h.room(size)}
+	size := 0
+	for i := range taken {
+		size += len(taken[i].tasks)
+	}
+	all := make([]candidate, 0, size)
 	for i := range taken {
 		s := &taken[i]
-		for n, t := range s.tasks {
-			if !r.fits(b, t) {
-				s.tasks[n].alone = true
-				s.tasks = s.tasks[:n]
-				break
-			}
-			b.tasks = append(b.tasks, t)
+		for _, t := range s.tasks {
+			all = append(all, candidate{t, s})
+		}
+		s.tasks = s.tasks[:0]
+	}
+	slices.SortFunc(all, func(a, b candidate) int { return cmp.Compare(a.number, b.number) })
+	b := &batch{batchHandler: h, tasks: make([]*task, 0, size), events: h.room(size)}
+	for _, c := range all {
+		s := c.share
+		switch {
+		case s.ended:
+		case r.fits(b, c.task):
+			b.tasks = append(b.tasks, c.task)
+			s.tasks = s.tasks[:len(s.tasks)+1] // as it was
+		default:
+			c.alone, s.ended = true, true
 		}
 	}
 	return b
@@ -118,7 +135,7 @@ func span(tasks []*task) (context.Context, context.CancelCauseFunc) {
 }
 
 // attempt makes one transaction of b. Its error is the database's, and counts
-// against nobody. Without one, b.fates says what has been committed.
+// against nobody. Without one, b.committed says whether anything came of it.
 func (r *runner) attempt(ctx context.Context, b *batch) error {
 	leave, err := r.crashes.join(ctx, 1)
 	if err != nil {
@@ -133,26 +150,26 @@ func (r *runner) attempt(ctx context.Context, b *batch) error {
 	r.back()
 	b.tasks[0].outage.Reset()
 
-	fates := make([]fate, len(b.tasks))
 	var except []int
 	spoilt := false
 	for i, t := range b.tasks {
+		t.fate = handled
 		switch {
 		case b.claims[i] == dedup.OutsideWindow:
 			t.alone = true // to be buried; the others' claims are given up until then
 			spoilt = true
 		case b.claims[i] == dedup.Duplicate:
-			fates[i] = repeated
+			t.fate = repeated
 		case blocked[t.hash] && r.blocks(t):
 			stored, err := r.shelve(t, tx)
 			if err != nil {
 				return r.apart(b, err, outage(err))
 			}
 			if stored {
-				fates[i] = shelved
+				t.fate = shelved
 			}
 		}
-		if fates[i] != handled {
+		if t.fate != handled {
 			except = append(except, i)
 		}
 	}
@@ -162,7 +179,7 @@ func (r *runner) attempt(ctx context.Context, b *batch) error {
 	if err := r.carryOut(ctx, b, tx, except); err != nil || b.tasks[0].alone {
 		return err
 	}
-	b.fates = fates
+	b.committed = true
 	return nil
 }
 
@@ -240,8 +257,8 @@ func outage(err error) bool {
 }
 
 // settle acknowledges what has been committed. It reports false if it could not.
-func (r *runner) settle(t *task, f fate) bool {
-	switch f {
+func (r *runner) settle(t *task) bool {
+	switch t.fate {
 	case handled:
 		r.stats.handled.Add(1)
 	case shelved:
@@ -261,10 +278,12 @@ func (r *runner) beginBatch(ctx context.Context, b *batch) (*transaction, map[in
 	var hashes []int64
 	for i, t := range b.tasks {
 		keys[i] = t.key
-		if r.blocks(t) && (i == 0 || b.tasks[i-1].hash != t.hash) {
+		if r.blocks(t) {
 			hashes = append(hashes, t.hash)
 		}
 	}
+	slices.Sort(hashes)
+	hashes = slices.Compact(hashes)
 	b.claims = make([]dedup.Result, len(keys))
 	args := []any{r.idle(), r.store.ConsumerID(), hashes}
 	var found string

@@ -31,6 +31,7 @@ type transaction struct {
 	owner    context.Context //nolint:containedctx // the delivery's: ends when it is no longer ours; nil for none
 	finish   func(ctx context.Context, commit bool) error
 	finished bool
+	since    time.Time // the connection was taken then; zero: nothing may follow on it
 }
 
 // opened is what beginning a transaction found out.
@@ -44,8 +45,14 @@ type opened struct {
 // at the latest when the database ends it for idleness, and so does the wait.
 func (r *runner) begin(t *task, overSQL bool) (*transaction, opened, error) {
 	var o opened
+	tx, err := r.open(t.ctx, overSQL, r.opening(t, &o))
+	return tx, o, err
+}
+
+// opening is what a transaction of t begins with. It fills o.
+func (r *runner) opening(t *task, o *opened) *opening {
 	query, args := r.prelude(t)
-	tx, err := r.open(t.ctx, overSQL, &opening{
+	return &opening{
 		queue: func(b *pgx.Batch) {
 			b.Queue(query, args...).QueryRow(func(row pgx.Row) error { return row.Scan(nil, &o.blocked) })
 			r.store.Queue(b, t.key, &o.claim)
@@ -61,8 +68,7 @@ func (r *runner) begin(t *task, overSQL bool) (*transaction, opened, error) {
 			}
 			return err
 		},
-	})
-	return tx, o, err
+	}
 }
 
 // prelude is the statement before the claim.
@@ -120,7 +126,11 @@ func (r *runner) openPgx(ctx context.Context, with *opening) (*transaction, erro
 		_ = withGrace(frozenGrace, func(ctx context.Context) error { return finish(ctx, false) })
 		return nil, err
 	}
-	return &transaction{Tx: sqltx.Pgx(tx), pgx: &heldTx{Tx: tx}, conn: tx.Conn(), finish: finish}, nil
+	x := &transaction{Tx: sqltx.Pgx(tx), pgx: &heldTx{Tx: tx}, conn: tx.Conn(), finish: finish}
+	if r.plainPool {
+		x.since = time.Now()
+	}
+	return x, nil
 }
 
 // openOverSQL does the same through database/sql.
@@ -227,7 +237,8 @@ type heldTx struct {
 	pgx.Tx
 	ended bool
 	mu    sync.Mutex
-	left  bool // the handler has been given up; see transaction_left.go
+	left  bool // the handler has been given up, or has returned; see transaction_left.go
+	lent  bool // it has got what outlives that
 }
 
 func (t *heldTx) Commit(context.Context) error   { return t.end() }

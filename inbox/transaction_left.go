@@ -26,6 +26,21 @@ func (t *heldTx) leave() {
 	t.left = true
 }
 
+// handOver is leave for a transaction that another one follows on its connection.
+// It reports false if that must not be: the handler may still be at work in it, or
+// has got something from it that would work in the next one.
+func (t *heldTx) handOver() bool {
+	if !t.mu.TryLock() {
+		return false
+	}
+	defer t.mu.Unlock()
+	if t.lent {
+		return false
+	}
+	t.left = true
+	return true
+}
+
 func (t *heldTx) gone() bool {
 	ok, done := t.use()
 	done()
@@ -38,7 +53,15 @@ func (t *heldTx) Begin(ctx context.Context) (pgx.Tx, error) {
 	if !ok {
 		return nil, pgx.ErrTxClosed
 	}
+	t.lent = true
 	return t.Tx.Begin(ctx)
+}
+
+func (t *heldTx) LargeObjects() pgx.LargeObjects {
+	_, done := t.use()
+	defer done()
+	t.lent = true
+	return t.Tx.LargeObjects()
 }
 
 func (t *heldTx) Prepare(ctx context.Context, name, sql string) (*pgconn.StatementDescription, error) {
