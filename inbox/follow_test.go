@@ -393,7 +393,7 @@ func TestDoubtfulMessagesAreNotFollowed(t *testing.T) {
 	w := followWorld(t, j, func(cfg *pgxpool.Config) { cfg.MaxConns = 1 })
 	w.established("inventory")
 	w.exec(`INSERT INTO inbox.run (consumer) SELECT id FROM inbox.consumer WHERE name = 'inventory'`) // one that died
-	w.broker.CreateTopic("few", 1, 0) // one unit: as many of its messages are doubtful as may be in flight
+	w.broker.CreateTopic("few", 1, 0)                                                                 // one unit: as many of its messages are doubtful as may be in flight
 	const n, doubtful = 20, 4
 	for i := range n {
 		m := message(fmt.Sprint("k", i), i)

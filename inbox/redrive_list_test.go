@@ -111,7 +111,7 @@ func TestRedriveWithTheConsumersRole(t *testing.T) {
 	narrow.redrive(inbox.DeadFilter{})
 	_, err = inbox.Discard(t.Context(), narrow.pool, "", inbox.DeadFilter{Key: "b"}, why)
 	require.NoError(t, err)
-	require.Never(t, func() bool { return w.count(`SELECT count(*) FROM effect WHERE consumer = 'inventory'`) > 0 }, 100*time.Millisecond, 10*time.Millisecond)
+	never(t, func() bool { return w.count(`SELECT count(*) FROM effect WHERE consumer = 'inventory'`) > 0 }, 100*time.Millisecond, 10*time.Millisecond)
 	require.NoError(t, idle.end())
 	in := narrow.redriving(narrow.config("inventory"), insert("inventory"))
 	eventually(t, "both", func() bool { return w.count(`SELECT count(*) FROM effect WHERE consumer = 'inventory'`) == 2 })

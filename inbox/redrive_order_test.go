@@ -26,7 +26,7 @@ func TestRedriveBehindADeadLetter(t *testing.T) {
 	in := w.redriving(w.config("inventory"), insert("inventory"))
 	require.EqualValues(t, 1, w.redrive(inbox.DeadFilter{Class: "undecodable"}))
 	require.Equal(t, "0 dead, 1 blocked, 2 blocked, 3 blocked", w.states())
-	require.Never(t, func() bool { return w.effects() > 0 }, 50*time.Millisecond, 5*time.Millisecond)
+	never(t, func() bool { return w.effects() > 0 }, 50*time.Millisecond, 5*time.Millisecond)
 	require.EqualValues(t, 1, w.redrive(inbox.DeadFilter{Class: "attempts", Reason: "broken"}))
 	eventually(t, "all", func() bool { return w.effects() == 4 })
 	require.NoError(t, in.end())

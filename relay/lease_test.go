@@ -194,7 +194,7 @@ func TestStopWaitsForAFlush(t *testing.T) {
 	eventually(t, func() bool { return len(p.messages()) == 2 }, "published meanwhile")
 	done := make(chan error, 1)
 	go func() { done <- stop() }()
-	require.Never(t, func() bool { return waiting() > 1 }, 300*time.Millisecond, tick, "one flush at a time")
+	never(t, func() bool { return waiting() > 1 }, 300*time.Millisecond, tick, "one flush at a time")
 	require.NoError(t, lock.Rollback(t.Context()))
 	require.NoError(t, <-done)
 

@@ -105,7 +105,7 @@ func TestHandoverWaitsForWhatIsInFlight(t *testing.T) {
 	b := &recorder{}
 	running(t, newRelay(t, db.relay, config(b)))
 	eventually(t, func() bool { return scan[int](t, db.admin, `SELECT count(*) FROM outbox.instance`) == 2 }, "joined")
-	require.Never(t, func() bool { return len(db.shares(t)) > 1 }, 300*time.Millisecond, tick)
+	never(t, func() bool { return len(db.shares(t)) > 1 }, 300*time.Millisecond, tick)
 	unblock()
 	db.shared(t, 32, 32)
 	for i := range 200 {

@@ -44,7 +44,7 @@ func TestFailingEngineGivesItsShareUp(t *testing.T) {
 	running(t, failingRelay(t, db))
 	db.shared(t, 64)
 	db.writeKeys(t, 200)
-	require.Never(t, func() bool { return db.sharing(t) == 0 }, time.Second, tick, "alone")
+	never(t, func() bool { return db.sharing(t) == 0 }, time.Second, tick, "alone")
 	p := &recorder{}
 	stop := running(t, newRelay(t, db.relay, config(p)))
 	eventually(t, func() bool { return len(p.messages()) == 200 }, "published by the other")
@@ -64,7 +64,7 @@ func TestEnginesThatAllFailDoNotThrash(t *testing.T) {
 	db.writeKeys(t, 200)
 	moves := func() int { return scan[int](t, db.admin, `SELECT sum(epoch)::int FROM outbox.lease`) }
 	before := moves()
-	require.Never(t, func() bool { return moves() > before+64*10 }, 5*time.Second, 50*time.Millisecond, "a handful of moves")
+	never(t, func() bool { return moves() > before+64*10 }, 5*time.Second, 50*time.Millisecond, "a handful of moves")
 	require.Greater(t, moves(), before, "it was tried")
 	t.Logf("%d moves of 64 shards in 5 s, %v after which an engine gives up", moves()-before, a.tune.unable)
 }
@@ -91,7 +91,7 @@ func TestBrokerAwayForOneInstanceOrAll(t *testing.T) {
 			db.shared(t, 32, 32)
 			db.writeKeys(t, 200)
 			if all {
-				require.Never(t, func() bool { return db.sharing(t) != 2 }, 2*time.Second, tick)
+				never(t, func() bool { return db.sharing(t) != 2 }, 2*time.Second, tick)
 				return
 			}
 			eventually(t, func() bool { return len(other.messages()) >= 200 }, "published by the other")
