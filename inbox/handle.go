@@ -13,11 +13,11 @@ import (
 )
 
 // handle runs the handler in a's transaction and commits.
-func (r *runner) handle(a *attempt) (result, error) {
+func (r *worker) handle(a *attempt) (result, error) {
 	t, tx := a.task, a.tx
 	ctx, cancel := context.WithTimeoutCause(t.ctx, r.cfg.HandlerTimeout, errTimeout)
 	defer cancel()
-	stubborn, err := r.hands.supervise(ctx, func() error { return a.run(event.WithCause(ctx, envelope(&t.d.Message)), tx, t.attempts+1) })
+	stubborn, err := r.supervise(ctx, func() error { return a.run(event.WithCause(ctx, envelope(&t.d.Message)), tx, t.attempts+1) })
 	if stubborn != nil {
 		return r.abandon(t, tx, stubborn), nil
 	}

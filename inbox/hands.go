@@ -2,89 +2,109 @@ package inbox
 
 import (
 	"context"
+	"iter"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
-// hands are goroutines that handlers run in, kept for the next handler: a new one
-// would have to grow its stack for each message. A handler needs one other than
-// its worker's, since it may end its goroutine, or never return.
-type hands struct {
-	mu     sync.Mutex
-	idle   []chan job
-	closed bool
+// A handler may end its goroutine, or never return, and its worker must go on.
+// So a worker is a coroutine, and whoever drives it runs the handlers that it
+// asks for. Where a handler is given up, or has taken its goroutine along,
+// another goroutine drives on. A goroutine for each handler would do as well, but
+// two switches of goroutines by the scheduler cost as much as a message in a
+// batch of some size does.
+
+// worker is one of a runner's.
+type worker struct {
+	*runner
+	*hand
 }
 
-type job struct {
-	f        func() error
-	outcome  *error
-	returned chan struct{}
+// hand is what a worker has its handlers run by.
+type hand struct {
+	resume func() (struct{}, bool) // lets the worker go on until it asks for a handler: true, or ends
+	ask    func(struct{}) bool
+	ended  func() // the worker has
+
+	job struct {
+		ctx context.Context //nolint:containedctx // the handler's
+		f   func() error
+	}
+	outcome struct {
+		stubborn <-chan struct{}
+		err      error
+	}
 }
 
-// supervise runs f, a handler, which must not take the worker along if it ends
-// its goroutine, and must not keep it if it does not return. If it has not
-// returned some time after ctx has ended, stubborn is closed when it does; until
-// then whatever f uses is f's.
-func (h *hands) supervise(ctx context.Context, f func() error) (stubborn <-chan struct{}, err error) {
+// lend runs work, and counts it among running until it ends.
+func lend(running *sync.WaitGroup, work func(*hand)) {
+	running.Add(1)
+	go func() {
+		h := &hand{ended: running.Done}
+		h.resume, _ = iter.Pull(func(yield func(struct{}) bool) { // not in Run's goroutine, which may be locked to its thread
+			h.ask = yield
+			work(h)
+		})
+		h.drive()
+	}()
+}
+
+// supervise runs f, a handler, for the worker, which is its only caller. If f has
+// not returned some time after ctx has ended, stubborn is closed when it does;
+// until then whatever f uses is f's.
+func (h *hand) supervise(ctx context.Context, f func() error) (stubborn <-chan struct{}, err error) {
+	h.job.ctx, h.job.f = ctx, f
+	h.ask(struct{}{})
+	return h.outcome.stubborn, h.outcome.err
+}
+
+// drive drives the worker until it ends, or until another goroutine does.
+func (h *hand) drive() {
+	for {
+		if _, more := h.resume(); !more {
+			h.ended()
+			return
+		}
+		if !h.handle() {
+			return
+		}
+	}
+}
+
+// handle runs a handler. It reports false if another goroutine drives on.
+func (h *hand) handle() (mine bool) {
+	f := h.job.f
+	var decided atomic.Bool // by whoever goes on with the worker
 	returned := make(chan struct{})
-	outcome := errGoexit
-	h.take() <- job{f, &outcome, returned}
-	select {
-	case <-returned:
-		return nil, outcome
-	case <-ctx.Done():
-	}
-	grace := time.NewTimer(stubbornGrace)
-	defer grace.Stop()
-	select {
-	case <-returned:
-		return nil, outcome
-	case <-grace.C:
-		return returned, nil
-	}
-}
-
-// take returns an idle hand, or a new one. It takes one job without waiting.
-func (h *hands) take() chan<- job {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if last := len(h.idle) - 1; last >= 0 {
-		hand := h.idle[last]
-		h.idle = h.idle[:last]
-		return hand
-	}
-	hand := make(chan job, 1)
-	go h.work(hand)
-	return hand
-}
-
-// work ends with close, or with a handler that ends its goroutine.
-func (h *hands) work(hand chan job) {
-	for j := range hand {
-		h.do(hand, j)
-	}
-}
-
-func (h *hands) do(hand chan job, j job) {
-	defer close(j.returned)
-	*j.outcome = guard(j.f)
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.closed { // its handler was given up
-		close(hand)
-		return
-	}
-	h.idle = append(h.idle, hand) // before returned is closed, or its worker would need another one
-}
-
-// close lets all hands end: those that are idle now, others when their handler
-// returns.
-func (h *hands) close() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.closed = true
-	for _, hand := range h.idle {
-		close(hand)
-	}
-	h.idle = nil
+	stop := context.AfterFunc(h.job.ctx, func() {
+		grace := time.NewTimer(stubbornGrace)
+		defer grace.Stop()
+		select {
+		case <-returned:
+			return
+		case <-grace.C:
+		}
+		if decided.CompareAndSwap(false, true) {
+			h.outcome.stubborn, h.outcome.err = returned, nil
+			h.drive()
+		}
+	})
+	err, complete := errGoexit, false
+	defer func() {
+		stop()
+		close(returned)
+		if !decided.CompareAndSwap(false, true) {
+			return // given up
+		}
+		h.outcome.stubborn, h.outcome.err = nil, err
+		if mine = complete; !mine {
+			go h.drive() // this goroutine ends
+		}
+	}()
+	err = guard(f)
+	complete = true
+	runtime.UnlockOSThread() // should the handler have forgotten to: a locked goroutine cannot resume a worker
+	return
 }

@@ -17,6 +17,7 @@ type lane struct {
 	key   laneKey
 	hash  int64 // see keyHash
 	tasks []*task
+	first [1]*task // room for one: most lanes never have more
 }
 
 // share is the first messages of a lane, taken by a worker.
@@ -71,7 +72,8 @@ func (l *lanes) add(t *task) {
 		return
 	}
 	t.hash = keyHash(&t.d.Message)
-	ln := &lane{key: key, hash: t.hash, tasks: []*task{t}}
+	ln := &lane{key: key, hash: t.hash, first: [1]*task{t}}
+	ln.tasks = ln.first[:]
 	if key.key != "" {
 		l.byKey[key] = ln
 	}

@@ -45,7 +45,7 @@ func (r *runner) startRedriver() (stop func()) {
 	}
 	var running sync.WaitGroup
 	for range min(redriveWorkers, r.cfg.Concurrency) {
-		running.Go(d.work)
+		lend(&running, func(h *hand) { (&redriveWorker{d, h}).work() })
 	}
 	running.Go(d.look)
 	return func() {
@@ -169,15 +169,20 @@ func (d *redriver) handles(typ string) bool {
 	return ok && !h.open() || typ == ""
 }
 
-// work is one worker.
-func (d *redriver) work() {
+// redriveWorker is one of a redriver's.
+type redriveWorker struct {
+	*redriver
+	*hand
+}
+
+func (d *redriveWorker) work() {
 	for n := range d.free {
 		d.follow(n)
 	}
 }
 
 // follow handles a row, and then what has waited behind it.
-func (d *redriver) follow(n int64) {
+func (d *redriveWorker) follow(n int64) {
 	for range redriveFollow {
 		next := d.settle(n)
 		d.end(n)
@@ -191,7 +196,7 @@ func (d *redriver) follow(n int64) {
 
 // settle brings a row one attempt on and returns the one whose turn it is then, 0
 // if there is none. While the database is away it waits here.
-func (d *redriver) settle(n int64) (next int64) {
+func (d *redriveWorker) settle(n int64) (next int64) {
 	pauses := d.backoff(maxOutagePause)
 	for lost := 0; d.ctx.Err() == nil; {
 		next, err := d.try(n)

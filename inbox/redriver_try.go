@@ -14,7 +14,7 @@ import (
 
 // try makes one attempt at a row and returns the one whose turn it is then. Its
 // error is the database's, and counts against nobody.
-func (d *redriver) try(n int64) (next int64, err error) {
+func (d *redriveWorker) try(n int64) (next int64, err error) {
 	r, err := d.load(n)
 	if err != nil || r == nil {
 		return 0, err
@@ -63,10 +63,10 @@ func (d *redriver) try(n int64) (next int64, err error) {
 }
 
 // run runs the handler in tx and commits.
-func (d *redriver) run(h handler, r *redriven, tx *transaction, run call) (next int64, err error) {
+func (d *redriveWorker) run(h handler, r *redriven, tx *transaction, run call) (next int64, err error) {
 	ctx, cancel := context.WithTimeoutCause(d.hard, d.cfg.HandlerTimeout, errTimeout)
 	defer cancel()
-	stubborn, err := d.hands.supervise(ctx, func() error { return run(event.WithCause(ctx, envelope(&r.d.Message)), tx, r.attempts+1) })
+	stubborn, err := d.supervise(ctx, func() error { return run(event.WithCause(ctx, envelope(&r.d.Message)), tx, r.attempts+1) })
 	if stubborn != nil {
 		return 0, d.abandon(r, tx, stubborn)
 	}

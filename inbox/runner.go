@@ -74,7 +74,6 @@ type runner struct {
 	redrivePoll time.Duration
 	followFor   time.Duration
 
-	hands    hands
 	stubborn stubbornHandlers
 	crashes  crashes
 	away     atomic.Bool // the database is away, and that was logged
@@ -109,7 +108,7 @@ func (r *runner) run() error {
 	var workers sync.WaitGroup
 	workers.Go(r.keepWindow)
 	for range r.cfg.Concurrency {
-		workers.Go(r.work)
+		lend(&workers, func(h *hand) { (&worker{r, h}).work() })
 	}
 	stopRedriver := r.startRedriver()
 	err := r.cfg.From.Subscribe(r.ctx, r.take)
@@ -122,7 +121,6 @@ func (r *runner) run() error {
 	r.lanes.close()
 	workers.Wait()
 	stopRedriver()
-	r.hands.close()
 	for _, h := range r.handlers {
 		h.breaker.stop()
 	}
@@ -198,7 +196,7 @@ func (r *runner) group(t *task) any {
 
 // work is one worker: it takes the head of a lane, or what can be taken with it,
 // brings it one step on, and lets go of the lanes.
-func (r *runner) work() {
+func (r *worker) work() {
 	var taken []share
 	for {
 		var group any
@@ -221,7 +219,7 @@ func (r *runner) work() {
 
 // single brings the head of a lane one step on, lets go of the lane, and goes on
 // with what has begun by then.
-func (r *runner) single(s share) {
+func (r *worker) single(s share) {
 	for next := &s; next != nil; {
 		res := r.step(next.tasks[0])
 		r.leaveLane(next.lane, res)

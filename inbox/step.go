@@ -37,7 +37,7 @@ const maxLost = 20
 
 // step brings t as far as it gets without a pause of its own. While the database
 // is away it waits here, with the worker: no other message could do better.
-func (r *runner) step(t *task) result {
+func (r *worker) step(t *task) result {
 	for {
 		if r.ctx.Err() != nil || t.ctx.Err() != nil {
 			if t.begun != nil {
@@ -62,7 +62,7 @@ func (r *runner) step(t *task) result {
 
 // try makes one transaction of t. Its error is the database's, and counts
 // against nobody.
-func (r *runner) try(t *task) (result, error) {
+func (r *worker) try(t *task) (result, error) {
 	if t.seen {
 		return r.duplicate(t)
 	}

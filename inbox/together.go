@@ -18,7 +18,7 @@ import (
 // together brings messages of several lanes on, in one transaction. It makes one
 // attempt and settles all or nothing: what is left in the lanes is taken again,
 // alone where that is called for.
-func (r *runner) together(h *batchHandler, taken []share) {
+func (r *worker) together(h *batchHandler, taken []share) {
 	b := r.fit(h, taken)
 	defer func() {
 		r.putAll(slices.DeleteFunc(taken, func(s share) bool {
@@ -136,7 +136,7 @@ func span(tasks []*task) (context.Context, context.CancelCauseFunc) {
 
 // attempt makes one transaction of b. Its error is the database's, and counts
 // against nobody. Without one, b.committed says whether anything came of it.
-func (r *runner) attempt(ctx context.Context, b *batch) error {
+func (r *worker) attempt(ctx context.Context, b *batch) error {
 	leave, err := r.crashes.join(ctx, 1)
 	if err != nil {
 		return err
@@ -185,14 +185,14 @@ func (r *runner) attempt(ctx context.Context, b *batch) error {
 
 // carryOut runs the handler for the events that are new, which those at the
 // indexes of except are not, and commits.
-func (r *runner) carryOut(ctx context.Context, b *batch, tx *transaction, except []int) error {
+func (r *worker) carryOut(ctx context.Context, b *batch, tx *transaction, except []int) error {
 	handling, cancel := context.WithTimeoutCause(ctx, r.cfg.HandlerTimeout, errTimeout)
 	defer cancel()
 	var err error
 	fresh := len(b.tasks) - len(except)
 	if fresh > 0 {
 		var stubborn <-chan struct{}
-		if stubborn, err = r.hands.supervise(handling, func() error { return b.run(handling, tx, b.events, except, 1) }); stubborn != nil {
+		if stubborn, err = r.supervise(handling, func() error { return b.run(handling, tx, b.events, except, 1) }); stubborn != nil {
 			return r.abandonBatch(b, tx, stubborn)
 		}
 	}

@@ -79,13 +79,23 @@ func (h *groupHandler) dispatch(ctx, session context.Context, claim sarama.Consu
 		if !ok || session.Err() != nil {
 			return
 		}
-		h.handle(ctx, &brokers.Delivery{
-			Message:     toMessage(m),
-			Origin:      brokers.Origin{Broker: "kafka", Topic: m.Topic, Partition: m.Partition, Offset: m.Offset},
-			Redelivered: h.subscriber.redelivered(tp, m.Offset),
-			Settler:     w.add(m.Offset),
-		})
+		d := &delivery{
+			Delivery: brokers.Delivery{
+				Message:     toMessage(m),
+				Origin:      brokers.Origin{Broker: "kafka", Topic: m.Topic, Partition: m.Partition, Offset: m.Offset},
+				Redelivered: h.subscriber.redelivered(tp, m.Offset),
+			},
+			settler: w.add(m.Offset),
+		}
+		d.Settler = &d.settler
+		h.handle(ctx, &d.Delivery)
 	}
+}
+
+// delivery has its settler in its own allocation.
+type delivery struct {
+	brokers.Delivery
+	settler settler
 }
 
 // roomy and next wait until there is room, or a message, or the session is over.

@@ -41,7 +41,7 @@ func newWindow(size int, mark func(next int64), restart func()) *window {
 }
 
 // add appends a delivery and returns what settles it.
-func (w *window) add(offset int64) brokers.Settler {
+func (w *window) add(offset int64) settler {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	number := w.first + int64(len(w.entries))
@@ -52,7 +52,7 @@ func (w *window) add(offset int64) brokers.Settler {
 	if len(w.entries) == w.size {
 		w.roomy = make(chan struct{})
 	}
-	return &settler{w, number}
+	return settler{w, number}
 }
 
 // room returns a channel that is closed when another delivery fits.
@@ -130,7 +130,7 @@ type settler struct {
 }
 
 // Ack implements brokers.Settler.
-func (s *settler) Ack() error { return s.window.settle(s.number, true) }
+func (s settler) Ack() error { return s.window.settle(s.number, true) }
 
 // Release implements brokers.Settler.
-func (s *settler) Release() { _ = s.window.settle(s.number, false) } // stale: it comes again anyway
+func (s settler) Release() { _ = s.window.settle(s.number, false) } // stale: it comes again anyway
