@@ -176,7 +176,7 @@ func (l *lanes) release(ln *lane) {
 
 // putAll takes what is settled off lanes that a worker has, and lets go of them.
 func (l *lanes) putAll(taken []share) {
-	var settled []*task
+	settled := make([]*task, 0, len(taken))
 	l.mu.Lock()
 	for _, s := range taken {
 		settled = append(settled, s.lane.tasks[:s.settled]...)

@@ -2,7 +2,6 @@ package kafka
 
 import (
 	"errors"
-	"strings"
 	"time"
 	"unsafe"
 
@@ -222,13 +221,11 @@ func newTexts(in *sarama.ConsumerMessage) texts {
 	for _, h := range in.Headers {
 		n += len(h.Value)
 	}
-	var b strings.Builder
-	b.Grow(n)
-	b.Write(in.Key)
+	b := append(make([]byte, 0, n), in.Key...)
 	for _, h := range in.Headers {
-		b.Write(h.Value)
+		b = append(b, h.Value...)
 	}
-	return texts{all: b.String()}
+	return texts{all: unsafe.String(unsafe.SliceData(b), len(b))} // nobody has b
 }
 
 // of returns the next one, which is b's copy.
