@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"github.com/outboxkit/outboxkit/brokers"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -12,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
+	"github.com/outboxkit/outboxkit/brokers"
 	"github.com/outboxkit/outboxkit/event"
 	"github.com/outboxkit/outboxkit/inbox"
 )
@@ -23,7 +23,10 @@ func TestHandlesOnce(t *testing.T) {
 	m.CorrelationID, m.CausationID = "cor", "cau"
 	var got inbox.Event[order]
 	var cause event.Envelope
-	in := w.start(w.config("inventory"), func(ctx context.Context, tx pgx.Tx, e inbox.Event[order]) error {
+	var log lines
+	cfg := w.config("inventory")
+	cfg.Logger = log.logger()
+	in := w.start(cfg, func(ctx context.Context, tx pgx.Tx, e inbox.Event[order]) error {
 		got = e
 		cause, _ = event.Cause(ctx)
 		return insert("inventory")(ctx, tx, e)
@@ -32,6 +35,8 @@ func TestHandlesOnce(t *testing.T) {
 	w.settled("inventory")
 	require.NoError(t, in.end())
 
+	require.True(t, log.has("inbox: consuming"))
+	require.True(t, log.has("inbox: stopped"))
 	require.Equal(t, 1, w.effects())
 	require.Equal(t, 1, w.claims())
 	require.Equal(t, inbox.Stats{Handled: 1, Duplicates: 2}, in.Stats())

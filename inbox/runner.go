@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -111,6 +113,7 @@ func (r *runner) run() error {
 		lend(&workers, func(h *hand) { (&worker{r, h}).work() })
 	}
 	stopRedriver := r.startRedriver()
+	r.log.Info("inbox: consuming", "types", slices.Sorted(maps.Keys(r.handlers)), "concurrency", r.cfg.Concurrency)
 	err := r.cfg.From.Subscribe(r.ctx, r.take)
 	if err != nil {
 		err = fmt.Errorf("inbox: subscribe: %w", err)
@@ -124,8 +127,9 @@ func (r *runner) run() error {
 	for _, h := range r.handlers {
 		h.breaker.stop()
 	}
-	err = r.stubborn.err()
-	if err == nil {
+	r.log.Info("inbox: stopped", "handled", r.stats.handled.Load(), "duplicates", r.stats.duplicates.Load(),
+		"dead_letters", r.stats.deadLettered.Load(), "released", r.stats.released.Load())
+	if err = r.stubborn.err(); err == nil {
 		r.leave()
 	}
 	return err
