@@ -68,12 +68,25 @@ func permanent(err error) bool {
 		return strings.Contains(e.Reason, "no queue")
 	case amqp.AccessRefused:
 		// Somebody's exclusive use of a queue ends.
-		return !strings.Contains(e.Reason, "exclusive use")
+		return !strings.Contains(e.Reason, "exclusive use") && !suspected(err)
 	case amqp.PreconditionFailed:
 		// The broker waited too long for an acknowledgement: begin again.
 		return !strings.Contains(e.Reason, "timed out")
 	}
 	return false
+}
+
+// maxSuspected is how often in a row the client may suspect a wrong password before
+// it is believed.
+const maxSuspected = 5
+
+// suspected reports whether it is the client that speaks of a wrong password, or of
+// no access to the virtual host: the server has closed the connection during the
+// handshake without a word. That is how it refuses a password, and how it looks
+// when it is killed at that moment.
+func suspected(err error) bool {
+	e := (*amqp.Error)(nil)
+	return errors.As(err, &e) && e.Code == amqp.AccessRefused && !e.Server
 }
 
 func returned(r *amqp.Return) error {

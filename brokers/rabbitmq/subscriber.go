@@ -104,12 +104,15 @@ func (s *Subscriber) Close() error {
 func (s *Subscriber) consume(ctx context.Context, queue string, all *share, handle brokers.Handle) error {
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval, wait.Multiplier = firstRetry, lastRetry, 2
-	for {
+	for refused := 0; ; {
 		progress, err := s.session(ctx, queue, all, handle)
+		if refused++; !suspected(err) {
+			refused = 0
+		}
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case permanent(err):
+		case permanent(err), refused == maxSuspected:
 			return fmt.Errorf("consume queue %q: %w", queue, err)
 		case progress:
 			wait.Reset()
