@@ -12,9 +12,9 @@ import (
 // A handler may end its goroutine, or never return, and its worker must go on.
 // So a worker is a coroutine, and whoever drives it runs the handlers that it
 // asks for. Where a handler is given up, or has taken its goroutine along,
-// another goroutine drives on. A goroutine for each handler would do as well, but
-// two switches of goroutines by the scheduler cost as much as a message in a
-// batch of some size does.
+// another goroutine drives on. A goroutine for each handler would be simpler, but
+// to wake it and to be woken by it goes through the scheduler, which on busy cores
+// costs as much as several messages of a batch.
 
 // worker is one of a runner's.
 type worker struct {
