@@ -70,10 +70,8 @@ func (h *groupHandler) dispatch(ctx, session context.Context, claim sarama.Consu
 	tp := topicPartition{claim.Topic(), claim.Partition()}
 	messages := claim.Messages()
 	for {
-		if !roomy(w.room(), session) {
-			return
-		}
-		m, ok := next(messages, session)
+		receive(w.room(), session)
+		m, ok := receive(messages, session)
 		// The client hands over what it has buffered even when the session is
 		// over; by then somebody else may own the partition.
 		if !ok || session.Err() != nil {
@@ -98,33 +96,19 @@ type delivery struct {
 	settler settler
 }
 
-// roomy and next wait until there is room, or a message, or the session is over.
-// Each looks first: a select of two costs several times what a look does.
-func roomy(room <-chan struct{}, session context.Context) bool {
+// receive waits for c, or until the session is over; not ok: c is closed, or that. It
+// looks first: a select of two costs several times what a look does.
+func receive[T any](c <-chan T, session context.Context) (v T, ok bool) {
 	select {
-	case <-room:
-		return true
+	case v, ok = <-c:
+		return v, ok
 	default:
 	}
 	select {
-	case <-room:
-		return true
+	case v, ok = <-c:
+		return v, ok
 	case <-session.Done():
-		return false
-	}
-}
-
-func next(messages <-chan *sarama.ConsumerMessage, session context.Context) (m *sarama.ConsumerMessage, ok bool) {
-	select {
-	case m, ok = <-messages:
-		return m, ok
-	default:
-	}
-	select {
-	case m, ok = <-messages:
-		return m, ok
-	case <-session.Done():
-		return nil, false
+		return v, false
 	}
 }
 
