@@ -105,6 +105,8 @@ func (h *hand) handle() (mine bool) {
 	}()
 	err = guard(f)
 	complete = true
-	runtime.UnlockOSThread() // should the handler have forgotten to: a locked goroutine cannot resume a worker
+	for range 10 { // should the handler have forgotten to, more than once: a locked goroutine cannot resume a worker
+		runtime.UnlockOSThread()
+	}
 	return
 }

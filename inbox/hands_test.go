@@ -30,7 +30,7 @@ func TestWorkerOutlivesItsHandlers(t *testing.T) {
 			stubborn, err := h.supervise(t.Context(), func() error { runtime.Goexit(); return nil })
 			require.Nil(t, stubborn)
 			require.Equal(t, errGoexit, err)
-			_, err = h.supervise(t.Context(), func() error { runtime.LockOSThread(); return nil })
+			_, err = h.supervise(t.Context(), func() error { runtime.LockOSThread(); runtime.LockOSThread(); return nil })
 			require.NoError(t, err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
