@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/outboxkit/outboxkit/inbox"
+	"github.com/outboxkit/outboxkit/internal/pgtest"
 )
 
 // While a batch handler's dependency is down nothing dies, and when it is back
@@ -75,7 +76,7 @@ func TestBatchHandlerThatIgnoresItsContext(t *testing.T) {
 		eventually(t, "it to be stuck", stuck.Load)
 		w.publish(message("other", 50), message("k1", 51))
 		eventually(t, "another key", func() bool { return w.count(`SELECT count(*) FROM effect WHERE n = 50`) == 1 })
-		never(t, func() bool { return w.effects() > 1 }, 300*time.Millisecond, 20*time.Millisecond, "its keys wait")
+		pgtest.Never(t, func() bool { return w.effects() > 1 }, 300*time.Millisecond, 20*time.Millisecond, "its keys wait")
 		close(letGo)
 		w.settled("inventory")
 		require.NoError(t, in.end())

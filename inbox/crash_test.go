@@ -165,7 +165,7 @@ func TestDatabaseAwayPausesConsumption(t *testing.T) {
 		w.publish(message(fmt.Sprint("k", n%10), n))
 	}
 	// Long enough for all attempts to be used up, were they counted.
-	never(t, func() bool { return w.broker.Unacked("inventory", "orders") < events }, 300*time.Millisecond, 10*time.Millisecond)
+	pgtest.Never(t, func() bool { return w.broker.Unacked("inventory", "orders") < events }, 300*time.Millisecond, 10*time.Millisecond)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	require.NoError(t, server.Start(ctx))
@@ -185,7 +185,7 @@ func TestStartsBeforeItsDatabase(t *testing.T) {
 	in := w.start(w.config("inventory"), insert("inventory"))
 	w.publish(message("a", 1))
 	done := in.done // its last look may come late
-	never(t, func() bool { return len(done) > 0 }, 100*time.Millisecond, 10*time.Millisecond)
+	pgtest.Never(t, func() bool { return len(done) > 0 }, 100*time.Millisecond, 10*time.Millisecond)
 	require.NoError(t, server.Start(t.Context()))
 	w.settled("inventory")
 	require.NoError(t, in.end())
@@ -210,7 +210,7 @@ func TestDrain(t *testing.T) {
 		<-entered
 	}
 	in.stop()
-	never(t, func() bool { return len(in.done) > 0 }, 50*time.Millisecond, 5*time.Millisecond, "Run must wait for what is running")
+	pgtest.Never(t, func() bool { return len(in.done) > 0 }, 50*time.Millisecond, 5*time.Millisecond, "Run must wait for what is running")
 	close(proceed)
 	require.NoError(t, in.end())
 	require.Empty(t, entered, "nothing new may begin")
@@ -282,7 +282,7 @@ func TestInFlightIsBounded(t *testing.T) {
 			w.publish(huge)
 			// The two units have one more each in handle, waiting for room.
 			eventually(t, "the bound to be reached", func() bool { return w.broker.Ahead("inventory", "orders") == 5+2 })
-			never(t, func() bool { return w.broker.Ahead("inventory", "orders") > 5+2 }, 50*time.Millisecond, 5*time.Millisecond)
+			pgtest.Never(t, func() bool { return w.broker.Ahead("inventory", "orders") > 5+2 }, 50*time.Millisecond, 5*time.Millisecond)
 			close(proceed)
 			w.settled("inventory")
 			require.NoError(t, in.end())

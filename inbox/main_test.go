@@ -202,22 +202,6 @@ func eventually(t testing.TB, what string, cond func() bool) {
 	require.Eventually(t, cond, patience, 3*time.Millisecond, what)
 }
 
-// never fails if condition becomes true within d. It is over when it returns, which
-// require.Never is not: that leaves a query behind, for the next test's context to end.
-func never(t testing.TB, condition func() bool, d, tick time.Duration, msg ...any) {
-	t.Helper()
-	over := time.After(d)
-	for ticks := time.NewTicker(tick); ; {
-		select {
-		case <-over:
-			ticks.Stop()
-			return
-		case <-ticks.C:
-			require.False(t, condition(), msg...)
-		}
-	}
-}
-
 // settled waits until consumer has acknowledged everything.
 func (w *world) settled(consumer string) {
 	w.t.Helper()

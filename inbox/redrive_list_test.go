@@ -10,6 +10,7 @@ import (
 	"github.com/outboxkit/outboxkit/brokers"
 	"github.com/outboxkit/outboxkit/event"
 	"github.com/outboxkit/outboxkit/inbox"
+	"github.com/outboxkit/outboxkit/internal/pgtest"
 )
 
 // Dead letters are found by each field, exported whole, and changed no faster than
@@ -111,7 +112,7 @@ func TestRedriveWithTheConsumersRole(t *testing.T) {
 	narrow.redrive(inbox.DeadFilter{})
 	_, err = inbox.Discard(t.Context(), narrow.pool, "", inbox.DeadFilter{Key: "b"}, why)
 	require.NoError(t, err)
-	never(t, func() bool { return w.count(`SELECT count(*) FROM effect WHERE consumer = 'inventory'`) > 0 }, 100*time.Millisecond, 10*time.Millisecond)
+	pgtest.Never(t, func() bool { return w.count(`SELECT count(*) FROM effect WHERE consumer = 'inventory'`) > 0 }, 100*time.Millisecond, 10*time.Millisecond)
 	require.NoError(t, idle.end())
 	in := narrow.redriving(narrow.config("inventory"), insert("inventory"))
 	eventually(t, "both", func() bool { return w.count(`SELECT count(*) FROM effect WHERE consumer = 'inventory'`) == 2 })

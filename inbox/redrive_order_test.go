@@ -10,6 +10,7 @@ import (
 
 	"github.com/outboxkit/outboxkit/brokers"
 	"github.com/outboxkit/outboxkit/inbox"
+	"github.com/outboxkit/outboxkit/internal/pgtest"
 )
 
 // A dead letter behind another of its key waits for it, though only it was chosen.
@@ -26,7 +27,7 @@ func TestRedriveBehindADeadLetter(t *testing.T) {
 	in := w.redriving(w.config("inventory"), insert("inventory"))
 	require.EqualValues(t, 1, w.redrive(inbox.DeadFilter{Class: "undecodable"}))
 	require.Equal(t, "0 dead, 1 blocked, 2 blocked, 3 blocked", w.states())
-	never(t, func() bool { return w.effects() > 0 }, 50*time.Millisecond, 5*time.Millisecond)
+	pgtest.Never(t, func() bool { return w.effects() > 0 }, 50*time.Millisecond, 5*time.Millisecond)
 	require.EqualValues(t, 1, w.redrive(inbox.DeadFilter{Class: "attempts", Reason: "broken"}))
 	eventually(t, "all", func() bool { return w.effects() == 4 })
 	require.NoError(t, in.end())

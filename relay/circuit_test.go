@@ -13,6 +13,7 @@ import (
 
 	"github.com/outboxkit/outboxkit/brokers"
 	"github.com/outboxkit/outboxkit/brokers/brokertest"
+	"github.com/outboxkit/outboxkit/internal/pgtest"
 )
 
 // Every transition of a circuit: closed, open, half-open, open again, recovering
@@ -145,7 +146,7 @@ func TestDeadBrokerCostsATrickle(t *testing.T) {
 	mu.Unlock()
 	eventually(t, func() bool { return r.Stats().Pipelines[0].Circuit == "open" }, "seen")
 	began, n := time.Now(), calls()
-	never(t, func() bool { return calls() > n+40 }, time.Second, tick, "a trickle")
+	pgtest.Never(t, func() bool { return calls() > n+40 }, time.Second, tick, "a trickle")
 	t.Logf("%d probes in %v", calls()-n, time.Since(began))
 	require.Empty(t, db.parkedStates(t))
 	away.Store(false)

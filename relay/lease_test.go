@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/outboxkit/outboxkit/brokers"
+	"github.com/outboxkit/outboxkit/internal/pgtest"
 )
 
 func (r *Relay) owns() bool { return r.Stats().Pipelines[0].Shards > 0 }
@@ -194,7 +195,7 @@ func TestStopWaitsForAFlush(t *testing.T) {
 	eventually(t, func() bool { return len(p.messages()) == 2 }, "published meanwhile")
 	done := make(chan error, 1)
 	go func() { done <- stop() }()
-	never(t, func() bool { return waiting() > 1 }, 300*time.Millisecond, tick, "one flush at a time")
+	pgtest.Never(t, func() bool { return waiting() > 1 }, 300*time.Millisecond, tick, "one flush at a time")
 	require.NoError(t, lock.Rollback(t.Context()))
 	require.NoError(t, <-done)
 

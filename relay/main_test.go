@@ -193,20 +193,4 @@ func eventually(t testing.TB, condition func() bool, msg string, args ...any) {
 	require.Eventuallyf(t, condition, patience, tick, msg, args...)
 }
 
-// never fails if condition becomes true within d. It is over when it returns, which
-// require.Never is not: that leaves a query behind, for the next test's context to end.
-func never(t testing.TB, condition func() bool, d, tick time.Duration, msg ...any) {
-	t.Helper()
-	over := time.After(d)
-	for ticks := time.NewTicker(tick); ; {
-		select {
-		case <-over:
-			ticks.Stop()
-			return
-		case <-ticks.C:
-			require.False(t, condition(), msg...)
-		}
-	}
-}
-
 func (r *Relay) caughtUp() bool { return r.Stats().Pipelines[0].CaughtUp }

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/outboxkit/outboxkit/brokers"
+	"github.com/outboxkit/outboxkit/internal/pgtest"
 )
 
 var (
@@ -140,7 +141,7 @@ func TestBadTopicStopsOnlyItself(t *testing.T) {
 	require.Equal(t, 40, scan[int](t, db.admin, `SELECT count(*) FROM outbox.parked`))
 	require.Equal(t, 4, scan[int](t, db.admin, `SELECT count(*) FROM outbox.parked WHERE state = 'retrying'`))
 	before := calls.Load()
-	never(t, func() bool { return calls.Load() > before+40 }, 300*time.Millisecond, tick, "single probes")
+	pgtest.Never(t, func() bool { return calls.Load() > before+40 }, 300*time.Millisecond, tick, "single probes")
 	mended.Store(true)
 	for i := 40; i < 48; i++ {
 		db.writeIn(t, "bad", fmt.Sprint("k", i%4), fmt.Sprint(i))

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/outboxkit/outboxkit/brokers"
+	"github.com/outboxkit/outboxkit/internal/pgtest"
 )
 
 // shares are the numbers of shards that live instances hold, ascending.
@@ -105,7 +106,7 @@ func TestHandoverWaitsForWhatIsInFlight(t *testing.T) {
 	b := &recorder{}
 	running(t, newRelay(t, db.relay, config(b)))
 	eventually(t, func() bool { return scan[int](t, db.admin, `SELECT count(*) FROM outbox.instance`) == 2 }, "joined")
-	never(t, func() bool { return len(db.shares(t)) > 1 }, 300*time.Millisecond, tick)
+	pgtest.Never(t, func() bool { return len(db.shares(t)) > 1 }, 300*time.Millisecond, tick)
 	unblock()
 	db.shared(t, 32, 32)
 	for i := range 200 {

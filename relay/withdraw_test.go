@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/outboxkit/outboxkit/brokers"
+	"github.com/outboxkit/outboxkit/internal/pgtest"
 )
 
 // failingRelay heartbeats, holds shards, and gets nowhere for its pages' errors.
@@ -44,7 +45,7 @@ func TestFailingEngineGivesItsShareUp(t *testing.T) {
 	running(t, failingRelay(t, db))
 	db.shared(t, 64)
 	db.writeKeys(t, 200)
-	never(t, func() bool { return db.sharing(t) == 0 }, time.Second, tick, "alone")
+	pgtest.Never(t, func() bool { return db.sharing(t) == 0 }, time.Second, tick, "alone")
 	p := &recorder{}
 	stop := running(t, newRelay(t, db.relay, config(p)))
 	eventually(t, func() bool { return len(p.messages()) == 200 }, "published by the other")
@@ -64,7 +65,7 @@ func TestEnginesThatAllFailDoNotThrash(t *testing.T) {
 	db.writeKeys(t, 200)
 	moves := func() int { return scan[int](t, db.admin, `SELECT sum(epoch)::int FROM outbox.lease`) }
 	before := moves()
-	never(t, func() bool { return moves() > before+64*10 }, 5*time.Second, 50*time.Millisecond, "a handful of moves")
+	pgtest.Never(t, func() bool { return moves() > before+64*10 }, 5*time.Second, 50*time.Millisecond, "a handful of moves")
 	require.Greater(t, moves(), before, "it was tried")
 	t.Logf("%d moves of 64 shards in 5 s, %v after which an engine gives up", moves()-before, a.tune.unable)
 }
@@ -91,7 +92,7 @@ func TestBrokerAwayForOneInstanceOrAll(t *testing.T) {
 			db.shared(t, 32, 32)
 			db.writeKeys(t, 200)
 			if all {
-				never(t, func() bool { return db.sharing(t) != 2 }, 2*time.Second, tick)
+				pgtest.Never(t, func() bool { return db.sharing(t) != 2 }, 2*time.Second, tick)
 				return
 			}
 			eventually(t, func() bool { return len(other.messages()) >= 200 }, "published by the other")
