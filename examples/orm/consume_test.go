@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,15 +32,14 @@ func TestHandledOnceWithEveryLibrary(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			pool := consumerDatabase(t)
 			broker := brokertest.NewMemory(brokertest.MemoryConfig{AutoCreate: 1})
-			failed := false
+			var failed atomic.Bool // lanes share the middleware
 			in, err := inbox.New(pool, inbox.Config{
 				Consumer: "records", From: broker.Subscriber("records", "orders"), Wire: events.Wire(),
 				RetryBase: time.Millisecond, Logger: slog.New(slog.DiscardHandler),
 				Middleware: []inbox.Middleware{func(next inbox.Handler) inbox.Handler {
 					return func(ctx context.Context, a *inbox.Attempt) error {
 						err := next(ctx, a)
-						if err == nil && !failed {
-							failed = true
+						if err == nil && failed.CompareAndSwap(false, true) {
 							err = errors.New("fails after the library's work")
 						}
 						return err
