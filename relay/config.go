@@ -76,6 +76,13 @@ type Pipeline struct {
 // shardCount is fixed by the migration (the event table's shard column).
 const shardCount = 64
 
+// Defaults of [Config], for what documents them.
+const (
+	DefaultLease        = 15 * time.Second
+	DefaultDrainTimeout = 20 * time.Second
+	DefaultRetention    = 72 * time.Hour
+)
+
 func (c Config) withDefaults() Config {
 	if c.Schema == "" {
 		c.Schema = "outbox"
@@ -83,9 +90,9 @@ func (c Config) withDefaults() Config {
 	if c.Instance == "" {
 		c.Instance, _ = os.Hostname() // "" is fine: the suffix makes it unique
 	}
-	setDefault(&c.Lease, 15*time.Second)
-	setDefault(&c.DrainTimeout, 20*time.Second)
-	setDefault(&c.Retention, 72*time.Hour)
+	setDefault(&c.Lease, DefaultLease)
+	setDefault(&c.DrainTimeout, DefaultDrainTimeout)
+	setDefault(&c.Retention, DefaultRetention)
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}

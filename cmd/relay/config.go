@@ -1,28 +1,30 @@
 package main
 
 import (
-	"bytes"
-	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"time"
-
-	"go.yaml.in/yaml/v3"
 )
 
-// config is relay.yaml. docs/relay.yaml explains every key.
+// config is relay.yaml. The tags of a key are what docs/configuration.md says of it
+// (go generate writes it anew):
+//
+//	doc      what it is for
+//	default  what counts when it is left out; none: it has to be given, or is off
+//	values   what may stand there, where that is a choice
+//	flag     its flag of relay run
+//	secret   "value": never shown; "url": shown without passwords
 type config struct {
 	Database     databaseConfig   `yaml:"database"`
-	Databases    []databaseEntry  `yaml:"databases"`
-	Inboxes      []inboxEntry     `yaml:"inboxes"`
-	Instance     string           `yaml:"instance"`
-	Lease        duration         `yaml:"lease"`
-	Retention    duration         `yaml:"retention"`
-	DrainTimeout duration         `yaml:"drain_timeout"`
+	Databases    []databaseEntry  `yaml:"databases" doc:"instead of database: several, each served on its own"`
+	Inboxes      []inboxEntry     `yaml:"inboxes" doc:"consumers' databases, for relay dlq --inbox NAME; relay run does not use them, and a file may have this list alone"`
+	Instance     string           `yaml:"instance" default:"host name" flag:"instance" doc:"name in the database and in logs; a random suffix is added"`
+	Lease        duration         `yaml:"lease" default:"15s" flag:"lease" doc:"how long this relay may be silent before others take its shards over; at least 1s"`
+	Retention    duration         `yaml:"retention" default:"72h" flag:"retention" doc:"how long published events are kept, at least"`
+	DrainTimeout duration         `yaml:"drain_timeout" default:"20s" flag:"drain-timeout" doc:"how long a stopping relay waits for what is in flight; bookkeeping may add 10s where the database does not answer"`
 	Log          logConfig        `yaml:"log"`
-	Pipelines    []pipelineConfig `yaml:"pipelines"`
+	Pipelines    []pipelineConfig `yaml:"pipelines" doc:"every event goes through every pipeline that does not filter it out"`
 }
 
 // duration stays text until it is checked: the decoder's own error for a bad one
@@ -35,51 +37,53 @@ func (d duration) value() time.Duration {
 }
 
 type databaseConfig struct {
-	URL    string `yaml:"url"`
-	Schema string `yaml:"schema"`
+	URL      string `yaml:"url" flag:"database-url" secret:"url" doc:"required: postgres://user:password@host:5432/database; pool_max_conns in it allows more connections than two a pipeline and two more"`
+	Password string `yaml:"password" secret:"value" doc:"goes before one in the URL, and is taken as it is: nothing in it has to be percent-encoded"`
+	Schema   string `yaml:"schema" default:"outbox" flag:"database-schema" doc:"database schema with the tables"`
 }
 
 type logConfig struct {
-	Level  string `yaml:"level"`
-	Format string `yaml:"format"`
+	Level  string `yaml:"level" default:"info" values:"debug, info, warn, error" flag:"log-level" doc:"the least important messages that are logged"`
+	Format string `yaml:"format" default:"text" values:"text, json" flag:"log-format" doc:"format of the log, which goes to standard error"`
 }
 
 type pipelineConfig struct {
-	Name          string          `yaml:"name"`
+	Name          string          `yaml:"name" doc:"required: its positions are found by it. Keep it when the broker moves; to take it out for good: relay pipeline drop"`
 	Kafka         *kafkaConfig    `yaml:"kafka"`
 	RabbitMQ      *rabbitmqConfig `yaml:"rabbitmq"`
 	Wire          wireConfig      `yaml:"wire"`
-	Validate      bool            `yaml:"validate"`
+	Validate      bool            `yaml:"validate" default:"false" doc:"park payloads that do not fit their schema, for writers that are not in Go; those without a schema must be JSON, if their content type says so or says nothing"`
 	routingConfig `yaml:",inline"`
 }
 
 type kafkaConfig struct {
-	Brokers  []string `yaml:"brokers"`
-	TLS      bool     `yaml:"tls"`
-	Username string   `yaml:"username"`
-	Password string   `yaml:"password"`
+	Brokers  []string `yaml:"brokers" doc:"required: host:port of some of the cluster's brokers"`
+	TLS      bool     `yaml:"tls" default:"false" doc:"TLS with the system's roots"`
+	Username string   `yaml:"username" doc:"SASL/PLAIN"`
+	Password string   `yaml:"password" secret:"value" doc:"SASL/PLAIN"`
 }
 
 type rabbitmqConfig struct {
-	URL        string `yaml:"url"`
-	Exchange   string `yaml:"exchange"`
-	RoutingKey string `yaml:"routing_key"`
-	Queues     int    `yaml:"queues"`
-	Declare    bool   `yaml:"declare"`
+	URL        string `yaml:"url" secret:"url" doc:"required: amqp://user:password@host:5672/vhost; amqps for TLS"`
+	Password   string `yaml:"password" secret:"value" doc:"goes before one in the URL, of the user named there, and is taken as it is"`
+	Exchange   string `yaml:"exchange" default:"the default exchange" doc:"exchange that must exist; with the default exchange the routing key is the queue's name"`
+	RoutingKey string `yaml:"routing_key" default:"{topic}" doc:"may contain {topic}, as mapped, and {type}; not with queues"`
+	Queues     int    `yaml:"queues" default:"0" doc:"n > 0: spread a topic over <topic>.0 to <topic>.<n-1> by key"`
+	Declare    bool   `yaml:"declare" default:"false" doc:"create missing queues, named like the routing key, as quorum queues with a single active consumer, and bind them"`
 }
 
 type wireConfig struct {
-	Format   string         `yaml:"format"`
+	Format   string         `yaml:"format" default:"bare" values:"bare, confluent, single-object" doc:"how payloads that have a schema are framed"`
 	Registry registryConfig `yaml:"registry"`
 }
 
 type registryConfig struct {
-	URL      string `yaml:"url"`
-	Register bool   `yaml:"register"`
-	Username string `yaml:"username"`
-	Password string `yaml:"password"`
-	Token    string `yaml:"token"`
-	Subject  string `yaml:"subject"`
+	URL      string `yaml:"url" secret:"url" doc:"schema registry; required for confluent"`
+	Register bool   `yaml:"register" default:"false" doc:"register schemas that it lacks; false: only look them up"`
+	Username string `yaml:"username" doc:"basic authentication"`
+	Password string `yaml:"password" secret:"value" doc:"basic authentication"`
+	Token    string `yaml:"token" secret:"value" doc:"bearer token, instead of username and password"`
+	Subject  string `yaml:"subject" default:"topic" values:"topic, record, topic-record" doc:"how subjects are named; topic is <topic>-value"`
 }
 
 // Wire formats.
@@ -89,37 +93,33 @@ const (
 	wireSingleObject = "single-object"
 )
 
-// loadConfig reads, expands ${VARIABLES} and checks; all problems are reported
-// at once, each with its line.
-func loadConfig(path string) (config, error) {
-	c, v, err := readConfig(path)
+// loadConfig reads the file and the environment, expands ${…} and checks; all
+// problems are reported at once, each with its place.
+func loadConfig(path string) (config, error) { return settings{path: path}.load() }
+
+func (s settings) load() (config, error) {
+	c, v, err := s.read()
 	if err != nil {
 		return config{}, err
 	}
 	v.check(&c)
-	return c, v.err()
+	if err := v.err(); err != nil || s.flags == nil {
+		return c, err
+	}
+	for _, w := range v.warnings { // the daemon says so once, not each command again
+		c.Log.logger().Warn("relay: " + w)
+	}
+	return c, nil
 }
 
 // readConfig reads without checking more than the form.
 func readConfig(path string) (config, *validator, error) {
-	data, err := os.ReadFile(path) //nolint:gosec // the operator names the file
-	if err != nil {
-		return config{}, nil, fmt.Errorf("config: %w", err)
+	c, v, err := settings{path: path}.read()
+	if err == nil {
+		err = v.err()
 	}
-	var c config
-	v := &validator{file: path}
-	if err := yaml.Unmarshal(data, &v.root); err != nil {
-		return config{}, nil, errors.Join(v.decodeErrors(err)...)
-	}
-	decoder := yaml.NewDecoder(bytes.NewReader(data))
-	decoder.KnownFields(true)
-	if err := decoder.Decode(&c); err != nil && !errors.Is(err, io.EOF) { // an empty file lacks everything
-		return config{}, nil, errors.Join(v.decodeErrors(err)...)
-	}
-	return c, v, nil
+	return c, v, err
 }
-
-func (v *validator) err() error { return errors.Join(v.problems...) }
 
 func (c logConfig) level() (slog.Level, error) {
 	var l slog.Level
@@ -130,11 +130,15 @@ func (c logConfig) level() (slog.Level, error) {
 	return l, err
 }
 
-func (c logConfig) logger() *slog.Logger {
+// logger writes to standard error.
+func (c logConfig) logger() *slog.Logger { return c.loggerTo(os.Stderr) }
+
+// loggerTo lets no password past it that a library's error quotes.
+func (c logConfig) loggerTo(w io.Writer) *slog.Logger {
 	level, _ := c.level() // checked by loadConfig
-	opts := &slog.HandlerOptions{Level: level}
+	opts := &slog.HandlerOptions{Level: level, ReplaceAttr: withoutSecrets}
 	if c.Format == "json" {
-		return slog.New(slog.NewJSONHandler(os.Stderr, opts))
+		return slog.New(slog.NewJSONHandler(w, opts))
 	}
-	return slog.New(slog.NewTextHandler(os.Stderr, opts))
+	return slog.New(slog.NewTextHandler(w, opts))
 }

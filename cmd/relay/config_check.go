@@ -1,64 +1,53 @@
 package main
 
 import (
+	"errors"
 	"fmt"
-	"os"
+	"net/url"
 	"regexp"
-	"strconv"
 	"strings"
 	"time"
-
-	"go.yaml.in/yaml/v3"
 
 	"github.com/outboxkit/outboxkit/schema/registry"
 )
 
+// validator collects all problems of a configuration.
 type validator struct {
 	file     string
-	root     yaml.Node
+	origins  map[string]origin // by field, for example pipelines[1].kafka.brokers
 	problems []error
+	warnings []string        // what is no problem, but most likely a mistake
+	refused  map[string]bool // one problem of a field is enough
 }
 
 func (v *validator) fail(field, format string, args ...any) {
-	v.problems = append(v.problems, &configError{v.file, v.line(field), field, fmt.Sprintf(format, args...)})
+	v.refuse(v.place(field), field, fmt.Sprintf(format, args...))
 }
 
-// document is the file's top-level node, nil if it is empty.
-func (v *validator) document() *yaml.Node {
-	if len(v.root.Content) == 0 {
-		return nil
+func (v *validator) refuse(place origin, field, problem string) {
+	if v.refused[field] && field != "" {
+		return
 	}
-	return v.root.Content[0]
+	if v.refused == nil {
+		v.refused = map[string]bool{}
+	}
+	v.refused[field] = true
+	v.problems = append(v.problems, &configError{place: place, field: field, problem: problem})
 }
 
-var step = regexp.MustCompile(`\w+`)
+func (v *validator) err() error { return errors.Join(v.problems...) }
 
-// line finds a field such as "pipelines[1].kafka.brokers"; where it is missing,
-// the line of the nearest parent that is there.
-func (v *validator) line(field string) int {
-	n, line := v.document(), 0
-	for _, name := range step.FindAllString(field, -1) {
-		var next *yaml.Node
-		switch {
-		case n == nil:
-		case n.Kind == yaml.SequenceNode:
-			if i, err := strconv.Atoi(name); err == nil && i < len(n.Content) {
-				next = n.Content[i]
-				line = next.Line
-			}
-		case n.Kind == yaml.MappingNode:
-			for i := 0; i+1 < len(n.Content); i += 2 {
-				if n.Content[i].Value == name {
-					line, next = n.Content[i].Line, n.Content[i+1]
-				}
-			}
+// place is where a field such as "pipelines[1].kafka.brokers" was set; where it is
+// missing, the place of the nearest parent in the file.
+func (v *validator) place(field string) origin {
+	for at := field; ; at = at[:max(0, strings.LastIndexAny(at, ".["))] {
+		if o, ok := v.origins[at]; ok && (at == field || o.name == v.file) {
+			return o
 		}
-		if next == nil {
-			return line
+		if at == "" {
+			return origin{name: v.file}
 		}
-		n = next
 	}
-	return line
 }
 
 func (v *validator) check(c *config) {
@@ -104,6 +93,10 @@ func (v *validator) checkPipeline(at string, p *pipelineConfig) {
 	case p.RabbitMQ != nil:
 		problems := len(v.problems)
 		p.RabbitMQ.URL = v.required(at+".rabbitmq.url", p.RabbitMQ.URL, "amqp://user:password@host:5672/")
+		p.RabbitMQ.Password = v.optional(at+".rabbitmq.password", p.RabbitMQ.Password)
+		if u, err := url.Parse(p.RabbitMQ.URL); err == nil && p.RabbitMQ.Password != "" && u.User.Username() == "" {
+			v.fail(at+".rabbitmq.password", "is set, but the URL names no user: write amqp://user@host:5672/")
+		}
 		if len(v.problems) == problems {
 			v.adapter(at+".rabbitmq", p.RabbitMQ.config(nil).Validate())
 		}
@@ -139,7 +132,7 @@ func (v *validator) adapter(at string, err error) {
 	if parts := goField.FindStringSubmatch(problem); parts != nil {
 		field, problem = at+"."+strings.ToLower(parts[1]), parts[2]
 	}
-	v.fail(field, "%s", problem)
+	v.fail(strings.TrimSuffix(field, ".sarama"), "%s", problem) // a field that the file does not have
 }
 
 var schemaName = regexp.MustCompile(`^([a-z_][a-z0-9_]{0,39})?$`)
@@ -179,24 +172,4 @@ func (v *validator) oneOf(field string, value *string, allowed ...string) {
 		}
 	}
 	v.fail(field, "%q is not known: use %s", *value, strings.Join(allowed, ", "))
-}
-
-var variable = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]*)\}`)
-
-// expand replaces ${NAME} by the environment's value, so that passwords need not
-// stand in the file. A "$" without braces stays: passwords contain them.
-func expand(s string) (string, error) {
-	var missing []string
-	s = variable.ReplaceAllStringFunc(s, func(m string) string {
-		name := m[2 : len(m)-1]
-		value, ok := os.LookupEnv(name)
-		if !ok {
-			missing = append(missing, name)
-		}
-		return value
-	})
-	if len(missing) > 0 {
-		return "", fmt.Errorf("environment variable %s is not set", strings.Join(missing, ", "))
-	}
-	return s, nil
 }

@@ -12,9 +12,9 @@ type databaseEntry struct {
 	databaseConfig `yaml:",inline"`
 
 	// Name is for logs and for --database. Default: the database's name in the URL.
-	Name string `yaml:"name"`
+	Name string `yaml:"name" default:"the database in the URL" doc:"name in logs and for --database"`
 	// Pipelines are this database's own. Default: those at the top of the file.
-	Pipelines []pipelineConfig `yaml:"pipelines"`
+	Pipelines []pipelineConfig `yaml:"pipelines" default:"those at the top" doc:"this database's own"`
 }
 
 func (v *validator) checkDatabases(c *config) {
@@ -41,19 +41,21 @@ func (v *validator) checkDatabases(c *config) {
 		if d.Name == "" {
 			d.Name = database
 		}
+		place := databaseConfig{URL: d.URL, Schema: d.Schema}
 		switch {
-		case d.URL != "" && places[d.databaseConfig]:
+		case d.URL != "" && places[place]:
 			v.fail(at+".url", "is in the list twice with the same schema")
 		case d.Name != "" && names[d.Name]:
 			v.fail(at+".name", "%q is used twice: give each a name of its own, the URL's database is only the default", d.Name)
 		}
-		names[d.Name], places[d.databaseConfig] = true, true
+		names[d.Name], places[place] = true, true
 	}
 }
 
 // checkDatabase returns the name of the database in the URL.
 func (v *validator) checkDatabase(at string, d *databaseConfig) string {
 	d.URL = v.required(at+".url", d.URL, "postgres://user:password@host:5432/database")
+	d.Password = v.optional(at+".password", d.Password)
 	if !schemaName.MatchString(d.Schema) {
 		v.fail(at+".schema", "%q is not a schema name: use lower-case letters, digits and underscores, at most 40", d.Schema)
 	}
@@ -90,7 +92,7 @@ func (c config) one(name string) (config, error) {
 		names = append(names, d.Name)
 	}
 	if len(c.Databases) == 0 {
-		return c, fmt.Errorf("--database %s: the configuration has no list of databases, leave it out", name)
+		return c, wrongUse("--database %s: the configuration has no list of databases, leave it out", name)
 	}
-	return c, fmt.Errorf("--database %q is not one of %s", name, strings.Join(names, ", "))
+	return c, wrongUse("--database %q is not one of %s", name, strings.Join(names, ", "))
 }

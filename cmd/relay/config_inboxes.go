@@ -15,7 +15,7 @@ type inboxEntry struct {
 	databaseConfig `yaml:",inline"`
 
 	// Name is for --inbox. Default: the database's name in the URL.
-	Name string          `yaml:"name"`
+	Name string          `yaml:"name" default:"the database in the URL" doc:"name for --inbox"`
 	Wire inboxWireConfig `yaml:"wire"`
 }
 
@@ -25,7 +25,7 @@ type inboxWireConfig struct {
 
 	// Schemas are files with the schemas of single-object encoding, beside the
 	// configuration.
-	Schemas []string `yaml:"schemas"`
+	Schemas []string `yaml:"schemas" doc:"for single-object: .avsc files, beside the configuration"`
 }
 
 // checkInboxes is for relay dlq --inbox alone: a daemon need not have the variables.
@@ -51,8 +51,11 @@ func (v *validator) checkInboxes(c *config) {
 // inbox finds what --inbox names: a URL, or an entry of the configuration, of which
 // nothing else needs to be there.
 func (p *place) inbox(name string) (inboxEntry, error) {
-	if strings.Contains(name, "://") {
+	if strings.ContainsAny(name, ":=") { // both forms of Postgres; no name has these
 		url, err := expand(name)
+		if err != nil {
+			err = wrongUse("--inbox: %w", err)
+		}
 		return inboxEntry{databaseConfig: databaseConfig{URL: url}, Name: name}, err
 	}
 	c, v, err := readConfig(p.path)
@@ -71,9 +74,9 @@ func (p *place) inbox(name string) (inboxEntry, error) {
 		names = append(names, d.Name)
 	}
 	if len(names) == 0 {
-		return inboxEntry{}, fmt.Errorf("--inbox %q: %s has no list of inboxes; describe them there, or give a Postgres URL", name, p.path)
+		return inboxEntry{}, wrongUse("--inbox %q: %s has no list of inboxes; describe them there, or give a Postgres URL", name, p.path)
 	}
-	return inboxEntry{}, fmt.Errorf("--inbox %q is not one of %s", name, strings.Join(names, ", "))
+	return inboxEntry{}, wrongUse("--inbox %q is not one of %s", name, strings.Join(names, ", "))
 }
 
 // open returns nil for bare bytes. Schemas are found beside the file config.
@@ -88,11 +91,11 @@ func (w inboxWireConfig) open(config string) (event.WireFormat, error) {
 		}
 		text, err := os.ReadFile(name) //nolint:gosec // the operator names the file
 		if err != nil {
-			return nil, fmt.Errorf("wire.schemas: %w", err)
+			return nil, wrongUse("wire.schemas: %w", err)
 		}
 		codec, err := avro.Parse(string(text))
 		if err != nil {
-			return nil, fmt.Errorf("wire.schemas: %s: %w", name, err)
+			return nil, wrongUse("wire.schemas: %s: %w", name, err)
 		}
 		known = append(known, codec.Schema())
 	}

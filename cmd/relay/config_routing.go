@@ -13,20 +13,20 @@ import (
 // which topics.
 type routingConfig struct {
 	Filter filterConfig      `yaml:"filter"`
-	Topics map[string]string `yaml:"topics"`
+	Topics map[string]string `yaml:"topics" default:"as written by the service" doc:"the broker's topic by topic as written; may contain {topic}; * stands for all that have no line of their own"`
 	Start  startConfig       `yaml:"start"`
 	// BlockKey stays nil, which means true, where the file says nothing.
-	BlockKey *bool `yaml:"block_key"`
+	BlockKey *bool `yaml:"block_key" default:"true" doc:"later events of a parked one's key queue behind it; false: they pass"`
 }
 
 type filterConfig struct {
-	Topics []string `yaml:"topics"`
-	Types  []string `yaml:"types"`
+	Topics []string `yaml:"topics" default:"all" doc:"only events of these topics, as written by the service; a changed filter is refused until relay pipeline filter accepts it"`
+	Types  []string `yaml:"types" default:"all" doc:"only events of these types"`
 }
 
 type startConfig struct {
-	At       string `yaml:"at"`
-	Pipeline string `yaml:"pipeline"`
+	At       string `yaml:"at" default:"oldest" values:"oldest, now" doc:"where the pipeline begins when its name is first seen; later it goes on where it was"`
+	Pipeline string `yaml:"pipeline" doc:"or where this other pipeline stands, to move a stream: nothing is left out"`
 }
 
 // Values of start.at.

@@ -56,6 +56,7 @@ func TestBadConfigNamesLineAndField(t *testing.T) {
 		"negative queues":  {"url: amqp://localhost/", "url: amqp://localhost/\n      queues: -4", `relay.yaml:15: pipelines[1].rabbitmq.queues: -4 is negative`},
 		"not AMQP":         {"url: amqp://localhost/", "url: http://u:hunter2@localhost/", `relay.yaml:14: pipelines[1].rabbitmq.url: is not an AMQP URL`},
 		"password alone":   {"brokers: [localhost:9092]", "brokers: [localhost:9092]\n      password: hunter2", `pipelines[0].kafka.username: is empty but`},
+		"user alone":       {"brokers: [localhost:9092]", "brokers: [localhost:9092]\n      username: u", `relay.yaml:7: pipelines[0].kafka: kafka: invalid configuration (Net.SASL.Password must not be empty`},
 		"two users":        {`url: "http://localhost:8081"`, `url: "http://u:hunter2@localhost:8081", username: u`, `relay.yaml:11: pipelines[0].wire.registry.username: `},
 		"bad duration":     {"lease: 5s", "lease: fast", `relay.yaml:4: lease: "fast" is not a positive duration`},
 		"negative":         {"lease: 5s", "lease: -5s", `relay.yaml:4: lease: "-5s" is not a positive`},

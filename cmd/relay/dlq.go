@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/user"
@@ -72,6 +71,7 @@ says how many, and ends with 1. The rows stay on record.`))
 	for _, sub := range cmd.Commands() {
 		f.at.flags(sub)
 		sub.Flags().StringVar(&f.inbox, "inbox", "", "a consumer's inbox: `name` in the configuration, or a Postgres URL (default: the outbox)")
+		completeFlag(sub, "inbox", f.at.inboxes)
 	}
 	return cmd
 }
@@ -91,17 +91,19 @@ func (f *dlqFlags) filters(cmd *cobra.Command) {
 	flags.StringVar(&f.filter.Reason, "reason-like", "", "only failures whose text contains `text`")
 	flags.StringVar(&f.since, "since", "", "only put aside since this `time`: RFC 3339, or an age such as 2h")
 	flags.StringVar(&f.until, "until", "", "only put aside before this `time`")
+	completeFlag(cmd, "pipeline", f.at.pipelines)
+	completeFlag(cmd, "state", choices("dead", "blocked", "retrying", "redriven", "discarded", "moving", "moved"))
 }
 
 // complete checks the filter and fills in what is not a plain flag.
 func (f *dlqFlags) complete() (err error) {
 	switch {
 	case f.inbox != "" && f.pipeline != "":
-		return errors.New("--pipeline is of an outbox: leave it or --inbox out")
+		return wrongUse("--pipeline is of an outbox: leave it or --inbox out")
 	case f.inbox != "" && f.at.database != "":
-		return errors.New("--database is of an outbox: leave it or --inbox out")
+		return wrongUse("--database is of an outbox: leave it or --inbox out")
 	case f.inbox == "" && f.consumer != "":
-		return errors.New("--consumer is of an inbox: say which with --inbox")
+		return wrongUse("--consumer is of an inbox: say which with --inbox")
 	}
 	f.filter.Owner = f.pipeline + f.consumer
 	if f.filter.Since, err = moment("since", f.since); err != nil {
@@ -120,7 +122,7 @@ func moment(flag, text string) (time.Time, error) {
 	}
 	at, err := time.Parse(time.RFC3339, text)
 	if err != nil {
-		return at, fmt.Errorf("--%s: %q is neither a time such as 2026-01-31T12:00:00Z nor an age such as 2h", flag, text)
+		return at, wrongUse("--%s: %q is neither a time such as 2026-01-31T12:00:00Z nor an age such as 2h", flag, text)
 	}
 	return at, nil
 }
@@ -129,7 +131,9 @@ func newDLQList(f *dlqFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list [--inbox NAME] [filters]",
 		Short: "List events in the order in which they were put aside",
-		Args:  cobra.NoArgs,
+		Example: `  relay dlq list
+  relay dlq list --inbox inventory --state dead --since 2h`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return f.on(cmd.Context(), func(s deadStore) error {
 				list, err := s.list(cmd.Context(), f.filter, f.after, f.limit)
@@ -160,11 +164,13 @@ func newDLQShow(f *dlqFlags) *cobra.Command {
 	return &cobra.Command{
 		Use:   "show N [--inbox NAME]",
 		Short: "Print one event with its headers and decoded payload",
-		Args:  cobra.ExactArgs(1),
+		Example: `  relay dlq show 17
+  relay dlq show 17 --inbox inventory --json`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var n int64
 			if _, err := fmt.Sscanf(args[0], "%d", &n); err != nil || fmt.Sprint(n) != args[0] {
-				return fmt.Errorf("%q is not an event's number: see relay dlq list", args[0])
+				return wrongUse("%q is not an event's number: see relay dlq list", args[0])
 			}
 			return f.on(cmd.Context(), func(s deadStore) error {
 				l, err := s.show(cmd.Context(), n)
@@ -190,6 +196,8 @@ func newDLQAction(f *dlqFlags, name, short, long string) *cobra.Command {
 Choose events with the filters, which must all match, or take --all. Who did it, when
 and why is recorded. --dry-run only counts.
 ` + strings.TrimRight(long, "\n"),
+		Example: fmt.Sprintf(`  relay dlq %[1]s --pipeline kafka --type shop.order.placed --dry-run
+  relay dlq %[1]s --inbox inventory --n 17 --reason "mended, see OPS-123"`, name),
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := f.complete(); err != nil {
@@ -197,11 +205,11 @@ and why is recorded. --dry-run only counts.
 			}
 			switch {
 			case f.filter == (dlqFilter{}) && !f.all:
-				return errors.New("no filter: choose events (see --help), or say --all")
+				return wrongUse("no filter: choose events (see --help), or say --all")
 			case f.action.Reason == "" && !f.action.DryRun:
-				return errors.New("--reason is empty: say why, it is recorded")
+				return wrongUse("--reason is empty: say why, it is recorded")
 			case f.action.Rate < 0:
-				return fmt.Errorf("--rate %d is negative: events a second, 0 for no limit", f.action.Rate)
+				return wrongUse("--rate %d is negative: events a second, 0 for no limit", f.action.Rate)
 			}
 			return f.on(cmd.Context(), func(s deadStore) error {
 				p := &dlqPrinter{out: cmd.OutOrStdout(), json: f.json, live: !f.json && terminal(cmd.OutOrStdout()), name: name}

@@ -14,7 +14,8 @@ func newDLQExport(f *dlqFlags) *cobra.Command {
 		Short: "Print events whole, as JSON, one a line",
 		Long: `Print events whole, as JSON, one a line: every field, the payload in base64 and, where
 it can be read, decoded. One event is in memory at a time. Nothing is changed.`,
-		Args: cobra.NoArgs,
+		Example: `  relay dlq export --inbox inventory --state dead > dead.jsonl`,
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return f.on(cmd.Context(), func(s deadStore) error {
 				w := bufio.NewWriterSize(cmd.OutOrStdout(), 64<<10)

@@ -77,7 +77,7 @@ func TestDLQOfAnInbox(t *testing.T) {
 		"no filter":                                 {"redrive", "--reason", "r"},
 		"is not a state":                            {"list", "--state", "lost"},
 		`--inbox "other" is not one of stock`:       {"list", "--inbox", "other"},
-		"database.url is not a Postgres URL":        {"list", "--inbox", "postgres://:x"},
+		"URL is not a Postgres URL":                 {"list", "--inbox", "postgres://:x"},
 		"environment variable NO_SUCH is not set":   {"list", "--inbox", "postgres://${NO_SUCH}"},
 		"5 events would be redriven":                {"redrive", "--all", "--dry-run"},
 		"6 events would be discarded":               {"discard", "--all", "--dry-run"},
@@ -127,7 +127,7 @@ func TestBadInboxesNameLineAndField(t *testing.T) {
 		`inboxes[0].url: environment variable NO_SUCH is not set`:              "inboxes:\n  - {url: 'postgres://${NO_SUCH}/a'}\n",
 	} {
 		out, code := runRelay(t, "dlq", "list", "--config", writeConfig(t, text), "--inbox", "a")
-		require.Equal(t, 1, code)
+		require.Equal(t, exitUsage, code)
 		require.Contains(t, out, want)
 	}
 }

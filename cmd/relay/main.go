@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -18,8 +17,8 @@ func main() {
 	// After the first signal the default is back: a second one ends the process.
 	context.AfterFunc(ctx, stop)
 	if err := newRoot().ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "relay:", err)
-		os.Exit(1)
+		fmt.Fprintln(os.Stderr, "relay:", explained(err))
+		os.Exit(exitCode(err))
 	}
 }
 
@@ -32,26 +31,15 @@ events, in order per key, to Kafka or RabbitMQ.
 
 Start with:
   relay migrate up --database-url postgres://…   create the outbox tables
-  relay run --config relay.yaml                  publish until SIGTERM`,
+  relay config check --config relay.yaml         find what is wrong in the configuration
+  relay run --config relay.yaml                  publish until SIGTERM
+
+Exit codes: 0 done; 1 it failed, or the answer is no; 2 wrong flags, arguments or
+configuration, and nothing was done.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newRun(), newStatus(), newPipeline(), newDLQ(), newReplay(), newSchema(), newMigrate(), newRebase(), newVersion())
+	root.AddCommand(newRun(), newStatus(), newPipeline(), newDLQ(), newReplay(), newSchema(), newMigrate(), newRebase(), newConfig(), newVersion())
+	prepare(root)
 	return root
-}
-
-func newVersion() *cobra.Command {
-	return &cobra.Command{
-		Use:   "version",
-		Short: "Print the version",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			version := "unknown"
-			if info, ok := debug.ReadBuildInfo(); ok {
-				version = info.Main.Version + " " + info.GoVersion
-			}
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), "relay", version)
-			return err
-		},
-	}
 }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"os"
 	"os/exec"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -15,7 +17,7 @@ import (
 
 // envMain turns the test binary into the relay, so that tests run it as its
 // users do: as a process with signals and an exit code.
-const envMain = "OUTBOXKIT_RELAY_MAIN"
+const envMain = "RELAY_TEST_MAIN"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(envMain) != "" {
@@ -48,7 +50,9 @@ func command(t *testing.T, out *output, args ...string) *exec.Cmd {
 	self, err := os.Executable()
 	require.NoError(t, err)
 	cmd := exec.CommandContext(t.Context(), self, args...)
-	cmd.Env = append(os.Environ(), envMain+"=1")
+	// Those of the tests' own servers would be warned about.
+	ours := func(variable string) bool { return strings.HasPrefix(variable, envPrefix) }
+	cmd.Env = append(slices.DeleteFunc(os.Environ(), ours), envMain+"=1")
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return cmd

@@ -1,12 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
@@ -19,9 +19,9 @@ type migrateFlags struct {
 	databaseURL string
 	schema      string
 	roles       migrate.Roles
-	json        bool
+	out         form
 	to          int32
-	yes         bool
+	yes, dryRun bool
 }
 
 func newMigrate() *cobra.Command {
@@ -37,9 +37,13 @@ Use a direct connection, not a transaction-mode pooler. Two runs at once are saf
 The role that migrates owns the tables; services and relays need no more than the
 grants that "relay migrate sql" prints.`,
 	}
-	cmd.PersistentFlags().StringVar(&f.databaseURL, "database-url", os.Getenv("DATABASE_URL"), "Postgres URL `postgres://…` (environment: DATABASE_URL)")
+	// The variable is no default of the flag: help prints those, and it has a password.
+	cmd.PersistentFlags().StringVar(&f.databaseURL, "database-url", "", "Postgres URL `postgres://…`, where ${NAME} and ${file:/path} are replaced (environment: DATABASE_URL)")
 	cmd.PersistentFlags().StringVar(&f.schema, "schema", "", "database schema (default: outbox or inbox)")
 	cmd.AddCommand(newMigrateUp(f), newMigrateDown(f), newMigrateStatus(f), newMigrateSQL(f))
+	for _, sub := range cmd.Commands() {
+		f.out.flag(sub)
+	}
 	return cmd
 }
 
@@ -51,7 +55,7 @@ func (f *migrateFlags) set(args []string) (migrate.Set, error) {
 	case args[0] == "inbox":
 		return migrate.Inbox(f.schema), nil
 	default:
-		return migrate.Set{}, fmt.Errorf("%q is not known: use outbox or inbox", args[0])
+		return migrate.Set{}, wrongUse("%q is not known: use outbox or inbox", args[0])
 	}
 }
 
@@ -60,10 +64,11 @@ func (f *migrateFlags) connect(ctx context.Context, args []string, run func(migr
 	if err != nil {
 		return err
 	}
-	if f.databaseURL == "" {
-		return errors.New("--database-url is empty: give it, or set DATABASE_URL")
+	url := cmp.Or(f.databaseURL, os.Getenv("DATABASE_URL"))
+	if url == "" {
+		return wrongUse("--database-url is empty: give it, or set DATABASE_URL")
 	}
-	conn, err := pgx.Connect(ctx, f.databaseURL)
+	conn, err := connect(ctx, "--database-url", url)
 	if err != nil {
 		return err
 	}
@@ -72,65 +77,77 @@ func (f *migrateFlags) connect(ctx context.Context, args []string, run func(migr
 }
 
 func newMigrateUp(f *migrateFlags) *cobra.Command {
-	return &cobra.Command{
-		Use:       "up [outbox|inbox]",
-		Short:     "Run all pending migrations",
+	cmd := &cobra.Command{
+		Use:   "up [outbox|inbox]",
+		Short: "Run all pending migrations",
+		Example: `  relay migrate up --database-url postgres://owner@localhost:5432/shop
+  relay migrate up inbox --dry-run`,
 		ValidArgs: []string{"outbox", "inbox"},
 		Args:      cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return f.connect(cmd.Context(), args, func(set migrate.Set, conn *pgx.Conn) error {
-				if err := set.Up(cmd.Context(), conn); err != nil {
-					return err
+				if !f.dryRun {
+					if err := set.Up(cmd.Context(), conn); err != nil {
+						return err
+					}
 				}
-				return f.printStatus(cmd.Context(), cmd.OutOrStdout(), set, conn)
+				return f.printStatus(cmd, set, conn)
 			})
 		},
 	}
+	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "only print what is pending")
+	return cmd
 }
 
 func newMigrateDown(f *migrateFlags) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:       "down [outbox|inbox] --to VERSION --yes",
-		Short:     "Go back to a version; 0 drops the tables with all events",
+		Use:   "down [outbox|inbox] --to VERSION --yes",
+		Short: "Go back to a version; 0 drops the tables with all events",
+		Example: `  relay migrate down --to 0 --dry-run
+  relay migrate down inbox --to 0 --yes`,
 		ValidArgs: []string{"outbox", "inbox"},
 		Args:      cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if !f.yes {
-				return errors.New("this drops tables with their events: repeat with --yes")
+			if !f.yes && !f.dryRun {
+				return wrongUse("this drops tables with their events: repeat with --yes")
 			}
 			return f.connect(cmd.Context(), args, func(set migrate.Set, conn *pgx.Conn) error {
+				if f.dryRun {
+					return f.printDown(cmd, set, conn)
+				}
 				if err := set.Down(cmd.Context(), conn, f.to); err != nil {
 					return err
 				}
-				return f.printStatus(cmd.Context(), cmd.OutOrStdout(), set, conn)
+				return f.printStatus(cmd, set, conn)
 			})
 		},
 	}
 	cmd.Flags().Int32Var(&f.to, "to", 0, "`version` to go back to")
 	cmd.Flags().BoolVar(&f.yes, "yes", false, "really do it")
+	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "only say from where to where")
 	return cmd
 }
 
 func newMigrateStatus(f *migrateFlags) *cobra.Command {
-	cmd := &cobra.Command{
+	return &cobra.Command{
 		Use:       "status [outbox|inbox]",
 		Short:     "Print the database's version and what is pending",
+		Example:   `  relay migrate status inbox --database-url postgres://owner@localhost:5432/inventory`,
 		ValidArgs: []string{"outbox", "inbox"},
 		Args:      cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return f.connect(cmd.Context(), args, func(set migrate.Set, conn *pgx.Conn) error {
-				return f.printStatus(cmd.Context(), cmd.OutOrStdout(), set, conn)
+				return f.printStatus(cmd, set, conn)
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&f.json, "json", false, "print JSON")
-	return cmd
 }
 
 func newMigrateSQL(f *migrateFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:       "sql [outbox|inbox]",
 		Short:     "Print the SQL of an empty database's migration, and the grants",
+		Example:   `  relay migrate sql outbox --writer shop_service --relay shop_relay`,
 		ValidArgs: []string{"outbox", "inbox"},
 		Args:      cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -146,8 +163,7 @@ func newMigrateSQL(f *migrateFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprint(cmd.OutOrStdout(), sql, "\n", grants)
-			return err
+			return f.out.print(cmd, map[string]string{"sql": sql, "grants": grants}, strings.TrimSuffix(sql+"\n"+grants, "\n"))
 		},
 	}
 	cmd.Flags().StringVar(&f.roles.Writer, "writer", "outbox_writer", "`role` of services that write events")
@@ -156,20 +172,37 @@ func newMigrateSQL(f *migrateFlags) *cobra.Command {
 	return cmd
 }
 
-func (f *migrateFlags) printStatus(ctx context.Context, w io.Writer, set migrate.Set, conn *pgx.Conn) error {
-	st, err := set.Status(ctx, conn)
+func (f *migrateFlags) printStatus(cmd *cobra.Command, set migrate.Set, conn *pgx.Conn) error {
+	st, err := set.Status(cmd.Context(), conn)
 	if err != nil {
 		return err
 	}
-	if f.json {
-		return json.NewEncoder(w).Encode(st)
-	}
-	_, err = fmt.Fprintf(w, "schema %s: version %d of %d\n", st.Schema, st.Current, st.Latest)
+	text := fmt.Sprintf("schema %s: version %d of %d", st.Schema, st.Current, st.Latest)
 	for _, name := range st.Pending {
-		_, err = fmt.Fprintln(w, "  pending:", name)
+		text += "\n  pending: " + name
 	}
 	if len(st.Pending) > 0 {
-		_, err = fmt.Fprintln(w, "run: relay migrate up")
+		text += "\nrun: relay migrate up"
 	}
-	return err
+	return f.out.print(cmd, st, text)
+}
+
+func (f *migrateFlags) printDown(cmd *cobra.Command, set migrate.Set, conn *pgx.Conn) error {
+	st, err := set.Status(cmd.Context(), conn)
+	if err != nil {
+		return err
+	}
+	text := fmt.Sprintf("schema %s: would go back from version %d to %d", st.Schema, st.Current, f.to)
+	switch {
+	case f.to >= st.Current:
+		text = fmt.Sprintf("schema %s: version %d, nothing to do", st.Schema, st.Current)
+	case f.to == 0:
+		text += ", and drop the tables with all events"
+	}
+	return f.out.print(cmd, struct {
+		Schema  string `json:"schema"`
+		Current int32  `json:"current"`
+		To      int32  `json:"to"`
+		DryRun  bool   `json:"dry_run"`
+	}{st.Schema, st.Current, f.to, true}, text)
 }

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"encoding/json"
+	"context"
 	"fmt"
 	"slices"
 
@@ -27,33 +27,31 @@ published: drop what is no longer wanted.`,
 
 func newPipelineList() *cobra.Command {
 	var at place
-	var asJSON bool
+	var out form
 	cmd := &cobra.Command{
-		Use:   "list --config relay.yaml",
-		Short: "List pipelines: how far behind, by whom published",
-		Args:  cobra.NoArgs,
+		Use:     "list --config relay.yaml",
+		Short:   "List pipelines: how far behind, by whom published",
+		Example: `  relay pipeline list --config relay.yaml`,
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return at.on(cmd.Context(), func(pool *pgxpool.Pool, c config) error {
 				list, err := relay.Pipelines(cmd.Context(), pool, c.Database.Schema)
 				if err != nil {
 					return err
 				}
-				if asJSON {
-					return json.NewEncoder(cmd.OutOrStdout()).Encode(list)
-				}
-				_, err = fmt.Fprintln(cmd.OutOrStdout(), pipelineTable(list))
-				return err
+				return out.print(cmd, list, pipelineTable(list))
 			})
 		},
 	}
 	at.flags(cmd)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	out.flag(cmd)
 	return cmd
 }
 
 func newPipelineDrop() *cobra.Command {
 	var at place
-	var yes, force bool
+	var out form
+	var yes, force, dryRun bool
 	cmd := &cobra.Command{
 		Use:   "drop NAME --config relay.yaml --yes",
 		Short: "Forget a pipeline and its position",
@@ -63,28 +61,67 @@ a relay that starts with it registers it anew. While a live relay holds the pipe
 drop refuses; --force takes it away from that relay, which then stops publishing it.
 It also refuses while events of the pipeline are parked: redrive or discard them, or
 lose them with --force.`,
-		Args: cobra.ExactArgs(1),
+		Example: `  relay pipeline drop rabbitmq --dry-run
+  relay pipeline drop rabbitmq --yes`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: firstArg(at.pipelines),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if !yes {
-				return fmt.Errorf("this forgets the position of pipeline %q for good: repeat with --yes", args[0])
+			if !yes && !dryRun {
+				return wrongUse("this forgets the position of pipeline %q for good: repeat with --yes", args[0])
 			}
 			return at.on(cmd.Context(), func(pool *pgxpool.Pool, c config) error {
-				if err := relay.DropPipeline(cmd.Context(), pool, c.Database.Schema, args[0], relay.DropOptions{Force: force}); err != nil {
+				r, err := dropPipeline(cmd.Context(), pool, c.Database.Schema, args[0], force, dryRun)
+				if err != nil {
 					return err
 				}
-				_, err := fmt.Fprintf(cmd.OutOrStdout(), "pipeline %s dropped\n", args[0])
-				return err
+				return out.print(cmd, r, r.text())
 			})
 		},
 	}
 	at.flags(cmd)
+	out.flag(cmd)
 	cmd.Flags().BoolVar(&yes, "yes", false, "really do it")
 	cmd.Flags().BoolVar(&force, "force", false, "even if a live relay holds it or events are parked")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would be given up")
 	return cmd
+}
+
+type dropResult struct {
+	Pipeline string              `json:"pipeline"`
+	Dropped  bool                `json:"dropped"`
+	DryRun   bool                `json:"dry_run"`
+	Backlog  int64               `json:"backlog,omitempty"` // that it would never publish
+	Parked   *relay.ParkedStatus `json:"parked,omitempty"`
+}
+
+func dropPipeline(ctx context.Context, pool *pgxpool.Pool, schema, name string, force, dryRun bool) (dropResult, error) {
+	r := dropResult{Pipeline: name, Dropped: !dryRun, DryRun: dryRun}
+	if !dryRun {
+		return r, relay.DropPipeline(ctx, pool, schema, name, relay.DropOptions{Force: force})
+	}
+	list, err := relay.Pipelines(ctx, pool, schema)
+	if err != nil {
+		return r, err
+	}
+	i := slices.IndexFunc(list, func(p relay.PipelineStatus) bool { return p.Name == name })
+	if i < 0 {
+		return r, fmt.Errorf("pipeline %q: %w", name, relay.ErrNoPipeline)
+	}
+	r.Backlog, r.Parked = list[i].Backlog, &list[i].Parked
+	return r, nil
+}
+
+func (r dropResult) text() string {
+	if !r.DryRun {
+		return fmt.Sprintf("pipeline %s dropped", r.Pipeline)
+	}
+	return fmt.Sprintf("pipeline %s would be dropped: about %d events would not be published by it; parked: %s", r.Pipeline, r.Backlog, parkedCounts(*r.Parked))
 }
 
 func newPipelineFilter() *cobra.Command {
 	var at place
+	var out form
+	var dryRun bool
 	cmd := &cobra.Command{
 		Use:   "filter NAME --config relay.yaml",
 		Short: "Store the configuration's filter of a pipeline",
@@ -93,22 +130,57 @@ filter is another one refuses to run: events that the filter leaves out count as
 passed, so relays with different filters would lose each other's events. Stop every
 relay that runs the pipeline first; while one does, filter refuses. The new filter
 counts from the pipeline's position on: what the old one left out is not published.`,
-		Args: cobra.ExactArgs(1),
+		Example: `  relay pipeline filter kafka --dry-run
+  relay pipeline filter kafka --config relay.yaml`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: firstArg(at.pipelines),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return at.on(cmd.Context(), func(pool *pgxpool.Pool, c config) error {
 				i := slices.IndexFunc(c.Pipelines, func(p pipelineConfig) bool { return p.Name == args[0] })
 				if i < 0 {
-					return fmt.Errorf("pipeline %q is not in the configuration, which has its new filter", args[0])
+					return wrongUse("pipeline %q is not in the configuration, which has its new filter", args[0])
 				}
-				f := c.Pipelines[i].filter()
-				if err := relay.ChangeFilter(cmd.Context(), pool, c.Database.Schema, args[0], f); err != nil {
+				r, err := changeFilter(cmd.Context(), pool, c.Database.Schema, args[0], c.Pipelines[i].filter(), dryRun)
+				if err != nil {
 					return err
 				}
-				_, err := fmt.Fprintf(cmd.OutOrStdout(), "pipeline %s publishes %s\n", args[0], f)
-				return err
+				return out.print(cmd, r, r.text())
 			})
 		},
 	}
 	at.flags(cmd)
+	out.flag(cmd)
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would change")
 	return cmd
+}
+
+type filterResult struct {
+	Pipeline string        `json:"pipeline"`
+	Filter   relay.Filter  `json:"filter"`
+	Before   *relay.Filter `json:"before,omitempty"` // of a dry run
+	DryRun   bool          `json:"dry_run"`
+}
+
+func changeFilter(ctx context.Context, pool *pgxpool.Pool, schema, name string, f relay.Filter, dryRun bool) (filterResult, error) {
+	r := filterResult{Pipeline: name, Filter: f, DryRun: dryRun}
+	if !dryRun {
+		return r, relay.ChangeFilter(ctx, pool, schema, name, f)
+	}
+	list, err := relay.Pipelines(ctx, pool, schema)
+	if err != nil {
+		return r, err
+	}
+	i := slices.IndexFunc(list, func(p relay.PipelineStatus) bool { return p.Name == name })
+	if i < 0 {
+		return r, fmt.Errorf("pipeline %q: %w", name, relay.ErrNoPipeline)
+	}
+	r.Before = &list[i].Filter
+	return r, nil
+}
+
+func (r filterResult) text() string {
+	if r.DryRun {
+		return fmt.Sprintf("pipeline %s publishes %s, and would publish %s", r.Pipeline, r.Before, r.Filter)
+	}
+	return fmt.Sprintf("pipeline %s publishes %s", r.Pipeline, r.Filter)
 }

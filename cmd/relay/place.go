@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/spf13/cobra"
 )
@@ -11,8 +12,9 @@ import (
 type place struct{ path, database string }
 
 func (p *place) flags(cmd *cobra.Command) {
-	cmd.Flags().StringVarP(&p.path, "config", "c", "relay.yaml", "configuration `file`")
+	configFlag(cmd, &p.path)
 	cmd.Flags().StringVar(&p.database, "database", "", "`name` of the database, where the configuration lists several")
+	completeFlag(cmd, "database", p.databases)
 }
 
 // on runs f on the database, with the configuration as if it were the only one.
@@ -30,4 +32,18 @@ func (p *place) on(ctx context.Context, f func(*pgxpool.Pool, config) error) err
 	}
 	defer pool.Close()
 	return f(pool, c)
+}
+
+// connect opens one connection. The library's own error for a bad URL may repeat the
+// password.
+func connect(ctx context.Context, flag, url string) (*pgx.Conn, error) {
+	url, err := expand(url)
+	if err != nil {
+		return nil, wrongUse("%s: %w", flag, err)
+	}
+	cfg, err := pgx.ParseConfig(url)
+	if err != nil {
+		return nil, wrongUse("%s is not a Postgres URL: write postgres://user:password@host:5432/database", flag)
+	}
+	return pgx.ConnectConfig(ctx, cfg)
 }

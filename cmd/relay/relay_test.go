@@ -24,7 +24,7 @@ func TestMigrateCommands(t *testing.T) {
 		require.Zero(t, code, out)
 		require.Contains(t, out, "schema "+set+": version 1 of 1")
 		out, code = runRelay(t, "migrate", "down", set, "--database-url", url)
-		require.Equal(t, 1, code)
+		require.Equal(t, exitUsage, code)
 		require.Contains(t, out, "--yes")
 		out, code = runRelay(t, "migrate", "down", set, "--to", "0", "--yes", "--database-url", url)
 		require.Zero(t, code, out)
@@ -35,7 +35,7 @@ func TestMigrateCommands(t *testing.T) {
 		require.Contains(t, out, `TO "my_`)
 	}
 	out, code := runRelay(t, "migrate", "up", "shop", "--database-url", url)
-	require.Equal(t, 1, code)
+	require.Equal(t, exitUsage, code)
 	require.Contains(t, out, `"shop" is not known: use outbox or inbox`)
 }
 
@@ -43,8 +43,8 @@ func TestRunRefusesABadConfig(t *testing.T) {
 	t.Parallel()
 	path := writeConfig(t, "database: {url: 'postgres://u:hunter2@127.0.0.1:1/d'}\npipelines:\n  - name: x\n    kafak: {brokers: [a]}\n")
 	out, code := runRelay(t, "run", "--config", path)
-	require.Equal(t, 1, code)
-	require.Contains(t, out, `relay.yaml:4: unknown field "kafak"`)
+	require.Equal(t, exitUsage, code)
+	require.Contains(t, out, `relay.yaml:4: unknown field "kafak" in pipelines[0]: did you mean kafka?`)
 	require.NotContains(t, out, "hunter2")
 }
 

@@ -45,6 +45,9 @@ run it stops.
 How far it has come is stored in the database (--list). After Ctrl-C, a crash or such a
 stop go on with --resume; the last few events may go out again. If events are truncated before the replay comes to them it ends and says which;
 look with --dry-run first, and at the retention.`,
+		Example: `  relay replay --pipeline kafka --from 2h --dry-run
+  relay replay --pipeline kafka --from 2h --type shop.order.placed --reason "OPS-123"
+  relay replay --resume 0199e6a4-7d3c-7c1e-9a54-1f0e4c6d2b7a`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return f.at.on(cmd.Context(), func(pool *pgxpool.Pool, c config) error {
@@ -71,6 +74,8 @@ look with --dry-run first, and at the retention.`,
 	flags.StringVar(&f.cfg.Resume, "resume", "", "go on with the replay of this `id`")
 	flags.BoolVar(&f.list, "list", false, "list replays, newest first")
 	flags.BoolVar(&f.json, "json", false, "print JSON, one object a line")
+	completeFlag(cmd, "pipeline", f.at.pipelines)
+	completeFlag(cmd, "to", f.at.pipelines)
 	return cmd
 }
 
@@ -83,7 +88,7 @@ func (f *replayFlags) replay(cmd *cobra.Command, pool *pgxpool.Pool, c config) (
 		return err
 	}
 	if cfg.Rate <= 0 {
-		return fmt.Errorf("--rate %d is not positive: events a second", cfg.Rate)
+		return wrongUse("--rate %d is not positive: events a second", cfg.Rate)
 	}
 	if cfg.Resume != "" {
 		if err := f.stored(ctx, pool, c); err != nil {
@@ -92,9 +97,9 @@ func (f *replayFlags) replay(cmd *cobra.Command, pool *pgxpool.Pool, c config) (
 	}
 	switch {
 	case f.pipeline == "":
-		return errors.New("--pipeline is empty: name the pipeline whose events are published again")
+		return wrongUse("--pipeline is empty: name the pipeline whose events are published again")
 	case cfg.Reason == "" && cfg.Resume == "" && !cfg.DryRun:
-		return errors.New("--reason is empty: say why, it is recorded")
+		return wrongUse("--reason is empty: say why, it is recorded")
 	}
 	cfg.Schema, cfg.Logger = c.Database.Schema, c.Log.logger()
 	a := newAdapters(cfg.Logger)
@@ -145,7 +150,7 @@ func pipelineNamed(list []relay.Pipeline, flag, name string) (*relay.Pipeline, e
 		}
 		names = append(names, list[i].Name)
 	}
-	return nil, fmt.Errorf("%s %q is not a pipeline of the configuration: it has %q", flag, name, names)
+	return nil, wrongUse("%s %q is not a pipeline of the configuration: it has %q", flag, name, names)
 }
 
 func (f *replayFlags) printList(cmd *cobra.Command, pool *pgxpool.Pool, c config) error {

@@ -3,8 +3,8 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"log/slog"
+	"net/url"
 	"strings"
 	"time"
 
@@ -38,24 +38,35 @@ With a list of databases each is served on its own. One that only a person can
 mend (not migrated, a missing right, restored from elsewhere) is logged as an error
 and tried again, up to once a minute, while the others go on. If none can be served
 the process ends with an error; if some could not be served when it is stopped, it
-says so and exits with 1.`,
+says so and exits with 1. An exit code of 2 means that the configuration is wrong:
+starting it again does not help.
+
+Every key can also be set in the environment, such as OUTBOXKIT_LOG_LEVEL, and those
+below as flags. Flags go before the environment, and that before the file.`,
+		Example: `  relay run --config relay.yaml
+  relay run --log-level debug
+  OUTBOXKIT_PIPELINES_0_KAFKA_BROKERS=kafka-1:9092,kafka-2:9092 relay run`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := loadConfig(path)
+			c, err := settings{path, cmd.Flags()}.load()
 			if err != nil {
 				return err
 			}
 			return run(cmd.Context(), c)
 		},
 	}
-	cmd.Flags().StringVarP(&path, "config", "c", "relay.yaml", "configuration `file`, explained in docs/relay.yaml")
+	configFlag(cmd, &path)
+	keyFlags(cmd)
 	return cmd
 }
 
 func openPool(ctx context.Context, c config) (*pgxpool.Pool, error) {
 	pc, err := pgxpool.ParseConfig(c.Database.URL)
 	if err != nil {
-		return nil, errors.New("database.url is not a Postgres URL") // its own error may repeat the password
+		return nil, wrongUse("the database's URL is not a Postgres URL: write postgres://user:password@host:5432/database") // its own error may repeat the password
+	}
+	if c.Database.Password != "" {
+		pc.ConnConfig.Password = c.Database.Password
 	}
 	// Many databases in one process: no more connections than can be busy at once,
 	// and only one or two where nothing happens. The URL may ask for more.
@@ -78,11 +89,21 @@ func (k *kafkaConfig) config(log *slog.Logger) kafka.Config {
 }
 
 func (q *rabbitmqConfig) config(log *slog.Logger) rabbitmq.PublisherConfig {
-	cfg := rabbitmq.PublisherConfig{URL: q.URL, Exchange: q.Exchange, Queues: q.Queues, Declare: q.Declare, Route: q.route(), Logger: log}
+	cfg := rabbitmq.PublisherConfig{URL: q.url(), Exchange: q.Exchange, Queues: q.Queues, Declare: q.Declare, Route: q.route(), Logger: log}
 	if cfg.Route != nil {
 		cfg.Exchange = "" // route returns it
 	}
 	return cfg
+}
+
+// url has the password that stands apart.
+func (q *rabbitmqConfig) url() string {
+	u, err := url.Parse(q.URL)
+	if err != nil || q.Password == "" {
+		return q.URL
+	}
+	u.User = url.UserPassword(u.User.Username(), q.Password)
+	return u.String()
 }
 
 func (r registryConfig) config() registry.Config {

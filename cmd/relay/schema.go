@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -71,9 +70,9 @@ func (s *source) one(name string) (string, error) {
 	case name == "" && len(s.names) == 1:
 		return s.names[0], nil
 	case name == "":
-		return "", fmt.Errorf("--type is empty: which of %s?", strings.Join(s.names, ", "))
+		return "", wrongUse("--type is empty: which of %s?", strings.Join(s.names, ", "))
 	case s.Path(name) == "":
-		return "", fmt.Errorf("--type %q is not one of %s", name, strings.Join(s.Names(), ", "))
+		return "", wrongUse("--type %q is not one of %s", name, strings.Join(s.Names(), ", "))
 	}
 	return name, nil
 }
@@ -107,11 +106,11 @@ func (f *registryFlags) client() (*registry.Client, error) {
 	}
 	url, err := expand(f.url)
 	if err != nil {
-		return nil, err
+		return nil, wrongUse("--registry: %w", err)
 	}
 	token, err := expand(f.token)
 	if err != nil {
-		return nil, err
+		return nil, wrongUse("--token: %w", err)
 	}
 	return registry.New(registry.Config{URL: url, BearerToken: token, Timeout: commandTimeout})
 }
@@ -121,7 +120,7 @@ func (f *registryFlags) alone(s *source) error {
 	if f.url == "" || len(s.names) == 1 || f.subject == "" && f.strategy != "topic" {
 		return nil
 	}
-	return fmt.Errorf("%d schemas (%s) and one subject: name one file, or give --strategy record or topic-record", len(s.names), strings.Join(s.names, ", "))
+	return wrongUse("%d schemas (%s) and one subject: name one file, or give --strategy record or topic-record", len(s.names), strings.Join(s.names, ", "))
 }
 
 func (f *registryFlags) subjectOf(s event.Schema) (string, error) {
@@ -133,7 +132,7 @@ func (f *registryFlags) subjectOf(s event.Schema) (string, error) {
 		return "", err
 	}
 	if f.topic == "" && f.strategy != "record" {
-		return "", errors.New("--topic is empty: whose subject? Or give --subject, or --strategy record")
+		return "", wrongUse("--topic is empty: whose subject? Or give --subject, or --strategy record")
 	}
 	return strategy(f.topic, s)
 }

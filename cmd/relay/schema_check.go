@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -20,7 +19,7 @@ type checkFlags struct {
 	registryFlags
 
 	git, mode string
-	json      bool
+	out       form
 }
 
 func newSchemaCheck() *cobra.Command {
@@ -41,10 +40,10 @@ What is in use:
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if f.git != "" && f.url != "" {
-				return errors.New("--git and --registry: choose one")
+				return wrongUse("--git and --registry: choose one")
 			}
 			if f.url != "" && f.mode != "" {
-				return errors.New("--mode is the registry's own: leave it out, or change it there")
+				return wrongUse("--mode is the registry's own: leave it out, or change it there")
 			}
 			return f.run(cmd, args)
 		},
@@ -53,7 +52,7 @@ What is in use:
 	f.subjectFlags(cmd)
 	cmd.Flags().StringVar(&f.git, "git", "", "compare with the files at this `revision`")
 	cmd.Flags().StringVar(&f.mode, "mode", "", "NONE, or BACKWARD, FORWARD, FULL, each also with _TRANSITIVE")
-	cmd.Flags().BoolVar(&f.json, "json", false, "print JSON, one object a line")
+	f.out.flag(cmd)
 	return cmd
 }
 
@@ -208,8 +207,8 @@ func lineOf(text, path string) int {
 
 func (f *checkFlags) print(cmd *cobra.Command, r *checkResult) error {
 	out := cmd.OutOrStdout()
-	if f.json {
-		return json.NewEncoder(out).Encode(r)
+	if f.out.json {
+		return f.out.print(cmd, r, "")
 	}
 	what := r.Name
 	if r.Subject != "" {

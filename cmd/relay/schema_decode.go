@@ -23,6 +23,7 @@ type decodeFlags struct {
 	at            place
 	as, path, typ string
 	event         string
+	out           form
 }
 
 func newSchemaDecode() *cobra.Command {
@@ -43,7 +44,7 @@ How it is framed is found by its first bytes:
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if f.event != "" && len(args) > 0 {
-				return errors.New("--event and DATA: choose one")
+				return wrongUse("--event and DATA: choose one")
 			}
 			return f.run(cmd, args)
 		},
@@ -54,6 +55,8 @@ How it is framed is found by its first bytes:
 	cmd.Flags().StringVar(&f.path, "schema", "", "`PATH` of an .avsc file or a folder of them")
 	cmd.Flags().StringVar(&f.typ, "type", "", "full `name` of a bare payload's schema, if --schema has several")
 	cmd.Flags().StringVar(&f.event, "event", "", "`id` of an event in the outbox that --config names")
+	completeFlag(cmd, "as", choices("binary", "hex", "base64"))
+	f.out.flag(cmd)
 	return cmd
 }
 
@@ -71,11 +74,18 @@ func (f *decodeFlags) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	if name, err := schema.RecordName(writer); err == nil {
+	name, err := schema.RecordName(writer)
+	if err == nil && !f.out.json {
 		fmt.Fprintf(cmd.ErrOrStderr(), "%s %s\n", writer.Format, name)
 	}
-	_, err = fmt.Fprintln(cmd.OutOrStdout(), string(doc))
-	return err
+	return f.out.print(cmd, decodedPayload{writer.Format, name, doc}, string(doc))
+}
+
+// decodedPayload is a payload with what it was written with.
+type decodedPayload struct {
+	Format string          `json:"format"`
+	Schema string          `json:"schema,omitempty"` // name of its record
+	Data   json.RawMessage `json:"data"`
 }
 
 // readable is the payload as indented JSON.
@@ -127,7 +137,7 @@ func (f *decodeFlags) input(cmd *cobra.Command, args []string) (payload []byte, 
 func loggedEvent(ctx context.Context, pool *pgxpool.Pool, database, id string) ([]byte, event.Schema, error) {
 	var s event.Schema
 	if _, err := uuid.Parse(id); err != nil {
-		return nil, s, fmt.Errorf("--event %q is not a UUID", id)
+		return nil, s, wrongUse("--event %q is not a UUID", id)
 	}
 	if database == "" {
 		database = "outbox"

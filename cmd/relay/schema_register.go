@@ -13,8 +13,7 @@ import (
 )
 
 func newSchemaRegister() *cobra.Command {
-	var f registryFlags
-	var log, database string
+	f := &registerFlags{}
 	cmd := &cobra.Command{
 		Use:   "register PATH",
 		Short: "Add schemas to a registry, freeze them as files, or store them in an outbox",
@@ -27,30 +26,51 @@ earlier versions is refused. Doing it again changes nothing.
                   this themselves, in outbox.New). The role needs the writer's grants
   neither         as files name.vN.avsc beside them, to be committed`,
 		Example: `  relay schema register schemas/order.avsc --registry https://registry:8081 --topic orders
-  relay schema register schemas`,
+  relay schema register schemas --dry-run`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if log != "" && f.url != "" {
-				return errors.New("--log and --registry: choose one")
+			if f.log != "" && f.url != "" {
+				return wrongUse("--log and --registry: choose one")
 			}
 			s, err := openSource(args[0])
 			if err != nil {
 				return err
 			}
-			if log != "" {
-				return storeSchemas(cmd, s, log, database)
+			if f.log != "" {
+				return f.store(cmd, s)
 			}
 			return f.register(cmd, s)
 		},
 	}
 	f.flags(cmd)
 	f.subjectFlags(cmd)
-	cmd.Flags().StringVar(&log, "log", "", "Postgres `URL` of an outbox that stores them; ${NAME} is replaced by the environment's")
-	cmd.Flags().StringVar(&database, "log-schema", "outbox", "database schema of that outbox")
+	cmd.Flags().StringVar(&f.log, "log", "", "Postgres `URL` of an outbox that stores them; ${NAME} is replaced by the environment's")
+	cmd.Flags().StringVar(&f.database, "log-schema", "outbox", "database schema of that outbox")
+	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "only say what would be added, and whether it may")
+	f.out.flag(cmd)
 	return cmd
 }
 
-func (f *registryFlags) register(cmd *cobra.Command, s *source) error {
+type registerFlags struct {
+	registryFlags
+
+	log, database string
+	dryRun        bool
+	out           form
+}
+
+// registered is what has become of one schema.
+type registered struct {
+	Name        string `json:"name"`
+	File        string `json:"file"`
+	Subject     string `json:"subject,omitempty"`
+	Version     int    `json:"version,omitempty"`
+	ID          uint32 `json:"id,omitempty"`        // in the registry
+	Fingerprint int64  `json:"schema_fp,omitempty"` // in the outbox
+	DryRun      bool   `json:"dry_run"`
+}
+
+func (f *registerFlags) register(cmd *cobra.Command, s *source) error {
 	client, err := f.client()
 	if err != nil {
 		return err
@@ -78,40 +98,65 @@ func (f *registryFlags) register(cmd *cobra.Command, s *source) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", s.file(name), err)
 		}
-		v, err := r.Register(cmd.Context(), subject, next)
-		if err != nil {
-			return fmt.Errorf("%s: %w", s.file(name), err)
-		}
+		result := registered{Name: name, File: s.file(name), DryRun: f.dryRun}
 		if client != nil {
-			fmt.Fprintf(cmd.OutOrStdout(), "ok    %s: %s, subject %s: version %d, id %d\n", s.file(name), name, subject, v.Number, v.ID)
-		} else {
-			fmt.Fprintf(cmd.OutOrStdout(), "ok    %s: %s: version %d\n", s.file(name), name, v.Number)
+			result.Subject = subject
+		}
+		if !f.dryRun {
+			v, err := r.Register(cmd.Context(), subject, next)
+			if err != nil {
+				return fmt.Errorf("%s: %w", s.file(name), err)
+			}
+			result.Version, result.ID = v.Number, v.ID
+		}
+		if err := f.out.print(cmd, result, result.text()); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func storeSchemas(cmd *cobra.Command, s *source, url, database string) (err error) {
-	ctx := cmd.Context()
-	if url, err = expand(url); err != nil {
-		return err
+func (r registered) text() string {
+	text := fmt.Sprintf("ok    %s: %s", r.File, r.Name)
+	if r.Subject != "" {
+		text += ", subject " + r.Subject
 	}
-	conn, err := pgx.Connect(ctx, url)
+	switch {
+	case r.DryRun:
+		text += ": may be added"
+	case r.Fingerprint != 0:
+		text += fmt.Sprintf(": schema_fp %d", r.Fingerprint)
+	case r.Subject != "":
+		text += fmt.Sprintf(": version %d, id %d", r.Version, r.ID)
+	default:
+		text += fmt.Sprintf(": version %d", r.Version)
+	}
+	return text
+}
+
+func (f *registerFlags) store(cmd *cobra.Command, s *source) (err error) {
+	ctx := cmd.Context()
+	conn, err := connect(ctx, "--log", f.log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, conn.Close(context.WithoutCancel(ctx))) }()
-	table := pgx.Identifier{database, "schema"}.Sanitize()
+	table := pgx.Identifier{f.database, "schema"}.Sanitize()
 	for _, name := range s.names {
 		next, err := s.Schema(name)
 		if err != nil {
 			return err
 		}
-		if _, err := conn.Exec(ctx, "INSERT INTO "+table+" (fp, format, text, content_type) VALUES ($1, $2, $3, $4) ON CONFLICT (fp) DO NOTHING",
-			next.Fingerprint(), next.Format, next.Text, next.ContentType); err != nil {
-			return fmt.Errorf("store the schema of %s: %w", name, err)
+		result := registered{Name: name, File: s.file(name), Fingerprint: next.Fingerprint(), DryRun: f.dryRun}
+		if !f.dryRun {
+			if _, err := conn.Exec(ctx, "INSERT INTO "+table+" (fp, format, text, content_type) VALUES ($1, $2, $3, $4) ON CONFLICT (fp) DO NOTHING",
+				next.Fingerprint(), next.Format, next.Text, next.ContentType); err != nil {
+				return fmt.Errorf("store the schema of %s: %w", name, err)
+			}
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "ok    %s: %s: schema_fp %d\n", s.file(name), name, next.Fingerprint())
+		if err := f.out.print(cmd, result, result.text()); err != nil {
+			return err
+		}
 	}
 	return nil
 }

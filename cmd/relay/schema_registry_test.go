@@ -23,7 +23,7 @@ func runIn(t *testing.T, stdin string, args ...string) (string, int) {
 	root.SetErr(&out)
 	root.SetArgs(args)
 	if err := root.ExecuteContext(t.Context()); err != nil {
-		return out.String() + "relay: " + err.Error() + "\n", 1
+		return out.String() + "relay: " + explained(err) + "\n", exitCode(err)
 	}
 	return out.String(), 0
 }

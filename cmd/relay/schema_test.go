@@ -96,7 +96,7 @@ func TestSchemaValidate(t *testing.T) {
 	require.Equal(t, 1, code)
 	require.Contains(t, out, "items")
 	out, code = runHere(t, "schema", "validate", dir, "--payload", payload)
-	require.Equal(t, 1, code)
+	require.Equal(t, exitUsage, code)
 	require.Contains(t, out, "which of shop.Money, shop.OrderPlaced?")
 
 	t.Setenv("GITHUB_ACTIONS", "true")
@@ -210,7 +210,7 @@ func TestSchemaCommandsWithARealRegistry(t *testing.T) {
 
 	for _, verb := range []string{"check", "register"} {
 		out, code = run(verb, dir)
-		require.Equal(t, 1, code)
+		require.Equal(t, exitUsage, code)
 		require.Contains(t, out, "2 schemas (shop.Money, shop.OrderPlaced) and one subject")
 	}
 	out, code = run("check", dir, "--strategy", "topic-record")

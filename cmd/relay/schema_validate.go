@@ -17,6 +17,7 @@ import (
 
 func newSchemaValidate() *cobra.Command {
 	var payload, as, typ string
+	var out form
 	cmd := &cobra.Command{
 		Use:   "validate PATH...",
 		Short: "Are these valid schemas? Does a payload fit one?",
@@ -29,19 +30,11 @@ plain value), or bare Avro bytes as binary, hex or base64.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if payload != "" {
-				return validatePayload(cmd, args, payload, as, typ)
+				return validatePayload(cmd, &out, args, payload, as, typ)
 			}
 			var errs []error
 			for _, path := range args {
-				s, err := openSource(path)
-				if err != nil {
-					errs = append(errs, err)
-					annotate(cmd.OutOrStdout(), "error", path, 0, err.Error())
-					continue
-				}
-				for _, name := range s.names {
-					fmt.Fprintf(cmd.OutOrStdout(), "ok    %s: %s\n", s.file(name), name)
-				}
+				errs = append(errs, validateSchemas(cmd, &out, path))
 			}
 			return errors.Join(errs...)
 		},
@@ -49,12 +42,39 @@ plain value), or bare Avro bytes as binary, hex or base64.`,
 	cmd.Flags().StringVar(&payload, "payload", "", "`file` with one event's data; - is standard input")
 	cmd.Flags().StringVar(&as, "as", "json", "what the payload is: json, binary, hex or base64")
 	cmd.Flags().StringVar(&typ, "type", "", "full `name` of the payload's schema, if PATH has several")
+	completeFlag(cmd, "as", choices("json", "binary", "hex", "base64"))
+	out.flag(cmd)
 	return cmd
 }
 
-func validatePayload(cmd *cobra.Command, args []string, payload, as, typ string) error {
+// validResult is what is said of one schema, or of the payload that fits one.
+type validResult struct {
+	File    string `json:"file"`
+	Name    string `json:"name,omitempty"`
+	Valid   bool   `json:"valid"`
+	Problem string `json:"problem,omitempty"`
+}
+
+func validateSchemas(cmd *cobra.Command, out *form, path string) error {
+	s, err := openSource(path)
+	if err != nil {
+		if !out.json {
+			annotate(cmd.OutOrStdout(), "error", path, 0, err.Error())
+			return err
+		}
+		return errors.Join(err, out.print(cmd, validResult{File: path, Problem: err.Error()}, ""))
+	}
+	for _, name := range s.names {
+		if err := out.print(cmd, validResult{File: s.file(name), Name: name, Valid: true}, fmt.Sprintf("ok    %s: %s", s.file(name), name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func validatePayload(cmd *cobra.Command, out *form, args []string, payload, as, typ string) error {
 	if len(args) != 1 {
-		return errors.New("--payload needs one PATH")
+		return wrongUse("--payload needs one PATH")
 	}
 	s, err := openSource(args[0])
 	if err != nil {
@@ -79,8 +99,7 @@ func validatePayload(cmd *cobra.Command, args []string, payload, as, typ string)
 	if err != nil {
 		return fmt.Errorf("the payload does not fit %s: %w", typ, err)
 	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "ok    the payload fits %s\n", typ)
-	return err
+	return out.print(cmd, validResult{File: s.file(typ), Name: typ, Valid: true}, "ok    the payload fits "+typ)
 }
 
 // readInput reads a file, or standard input for "-", up to what a codec reads.

@@ -16,7 +16,7 @@ import (
 
 func newStatus() *cobra.Command {
 	var at place
-	var asJSON bool
+	var out form
 	cmd := &cobra.Command{
 		Use:   "status --config relay.yaml",
 		Short: "Print backlog, owners and slots of the databases",
@@ -28,6 +28,8 @@ works whether a relay runs or not, and looks at no more than some ten thousand e
 of a pipeline: beyond that the backlog is an estimate, marked with ~.
 
 With --json one object is printed for each database.`,
+		Example: `  relay status --config relay.yaml
+  relay status --database shop --json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := loadConfig(at.path)
@@ -42,11 +44,11 @@ With --json one object is printed for each database.`,
 				}
 				list = []databaseEntry{{databaseConfig: one.Database, Name: at.database, Pipelines: one.Pipelines}}
 			}
-			return printStatus(cmd.Context(), cmd.OutOrStdout(), c, list, asJSON)
+			return printStatus(cmd.Context(), cmd.OutOrStdout(), c, list, out.json)
 		},
 	}
 	at.flags(cmd)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, one object a line")
+	out.flag(cmd)
 	return cmd
 }
 
@@ -67,7 +69,7 @@ func printStatus(ctx context.Context, w io.Writer, c config, list []databaseEntr
 		line := databaseStatus{Database: d.Name, Status: &st}
 		if err != nil {
 			failed++
-			line.Error, line.Status = err.Error(), nil
+			line.Error, line.Status = explained(err), nil
 		}
 		if asJSON {
 			err = json.NewEncoder(w).Encode(line)

@@ -23,6 +23,7 @@ var (
 	adapters      = []string{module + "brokers/kafka", module + "brokers/rabbitmq"}
 	avro          = []string{"github.com/hamba/avro"}
 	telemetry     = []string{"go.opentelemetry.io", "github.com/prometheus", module + "telemetry"}
+	commandLine   = []string{"github.com/spf13", "github.com/knadh/koanf", "github.com/go-viper/mapstructure"}
 	testLibraries = []string{"github.com/stretchr/testify", "pgregory.net/rapid", "testing", module + "internal/pgtest", module + "internal/svctest", module + "internal/services"}
 	kits          = []string{module + "outbox/outboxtest", module + "inbox/inboxtest", module + "postgrestest", module + "brokers/brokertest", module + "dedup/deduptest"}
 	ownPostgres   = []string{"github.com/fergusstrange/embedded-postgres", module + "internal/pgtest", module + "internal/services", module + "postgrestest"}
@@ -39,7 +40,7 @@ var rules = []struct {
 }{
 	{
 		packages:  []string{"event", "outbox", "inbox", "relay", "dedup"},
-		forbidden: slices.Concat(brokerClients, adapters, avro, telemetry, testLibraries, kits),
+		forbidden: slices.Concat(brokerClients, adapters, avro, telemetry, commandLine, testLibraries, kits),
 		forTests:  slices.Concat(brokerClients, adapters), // a service's go.sum would grow by them
 	},
 	// Who has a Postgres for tests builds no other: that is postgrestest's.
