@@ -226,5 +226,9 @@ func (d *redriver) forget(n int64) {
 
 func (r *redriven) attrs() []any {
 	m := &r.d.Message
-	return []any{"n", r.n, "type", m.Type, "source", m.Source, "id", m.ID, "key", m.Key, "origin", r.d.Origin.String()}
+	attrs := []any{"n", r.n, "type", m.Type, "source", m.Source, "id", m.ID, "key", m.Key, "origin", r.d.Origin.String()}
+	if id := m.TraceID(); id != "" {
+		attrs = append(attrs, "trace_id", id)
+	}
+	return attrs
 }

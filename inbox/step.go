@@ -246,5 +246,9 @@ func (r *runner) ack(t *task, err error) (result, error) {
 
 func (t *task) attrs() []any {
 	m := &t.d.Message
-	return []any{"type", m.Type, "source", m.Source, "id", m.ID, "key", m.Key, "origin", t.d.Origin.String()}
+	attrs := []any{"type", m.Type, "source", m.Source, "id", m.ID, "key", m.Key, "origin", t.d.Origin.String()}
+	if id := m.TraceID(); id != "" {
+		attrs = append(attrs, "trace_id", id)
+	}
+	return attrs
 }

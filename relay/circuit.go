@@ -43,6 +43,10 @@ func (s circuitState) String() string {
 	return [...]string{"closed", "open", "half-open", "recovering"}[s]
 }
 
+// tripped tells whether nothing goes but probes. A recovering circuit works, and
+// with little traffic it recovers for hours.
+func (s circuitState) tripped() bool { return s == circuitOpen || s == circuitHalfOpen }
+
 const (
 	recoveryStart  = 4
 	recoveryGrowth = 4
@@ -232,4 +236,11 @@ func (b *retryBudget) spend(want int) int {
 	n := min(want, max(1, int(b.tokens)))
 	b.tokens = max(0, b.tokens-float64(n))
 	return n
+}
+
+// left is what spend would grant, but for the retry that is always allowed.
+func (b *retryBudget) left() float64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.tokens
 }

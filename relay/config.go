@@ -169,6 +169,7 @@ type tuning struct {
 	pollMax    time.Duration // and when there are none
 	standby    time.Duration // between looks at the leases of another instance
 	unable     time.Duration // that an engine may fail before others get its share; 0 = from Lease
+	stuck      time.Duration // that a pipeline may stand still before Health says so
 	retainTick time.Duration // between looks at the slots; 0 = from Retention
 	retryMax   time.Duration // longest pause between attempts, broker away
 	badMax     time.Duration // the same for bad destinations and events
@@ -183,6 +184,6 @@ func defaultTuning() tuning {
 		flushEvery: 250 * time.Millisecond, pruneAfter: 500,
 		pollMin: 2 * time.Millisecond, pollMany: 8 * time.Millisecond, pollMax: 90 * time.Millisecond,
 		standby: 250 * time.Millisecond, retryMax: 5 * time.Second, badMax: 30 * time.Second,
-		opTimeout: 15 * time.Second, now: time.Now, park: defaultParkTuning(),
+		opTimeout: 15 * time.Second, stuck: time.Minute, now: time.Now, park: defaultParkTuning(),
 	}
 }

@@ -19,7 +19,7 @@ func (s *session) keep(ctx context.Context) {
 	for ctx.Err() == nil {
 		err := s.balance(ctx)
 		stay, all := s.progress.held()
-		s.stats.holds(stay)
+		s.stats.holds(stay, s.r.tune.stuck)
 		s.health.struggles(err, stay, time.Now())
 		switch {
 		case ctx.Err() != nil:

@@ -253,7 +253,10 @@ func (s *session) reportParked(list []*item) {
 			continue
 		}
 		s.stats.failed(fmt.Errorf("event %s, topic %q: parked as %s: %w", it.msg.ID, k.topic, k.state, it.failed))
-		s.log.Error("relay: events parked", "topic", k.topic, "state", k.state, "events", count[k],
-			"first", it.msg.ID, "key", it.msg.Key, "reason", it.failed)
+		attrs := []any{"topic", k.topic, "state", k.state, "events", count[k], "first", it.msg.ID, "key", it.msg.Key, "reason", it.failed}
+		if id := it.msg.TraceID(); id != "" {
+			attrs = append(attrs, "trace_id", id)
+		}
+		s.log.Error("relay: events parked", attrs...)
 	}
 }

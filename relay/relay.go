@@ -21,6 +21,7 @@ type Relay struct {
 	schemas *schemaCache
 	engines []*engine
 	running atomic.Bool
+	life    life // for Health
 }
 
 // New checks cfg; it does not touch the database. Give the relay a pool of its
@@ -53,10 +54,28 @@ func (r *Relay) Run(ctx context.Context) error {
 		return ErrRunning
 	}
 	defer r.running.Store(false)
+	r.expect(time.Now())
+	err := r.tenures(ctx)
+	if err == nil {
+		r.expect(time.Time{})
+	}
+	return err
+}
+
+// expect has Health count from now on; zero = nothing is expected to move.
+func (r *Relay) expect(now time.Time) {
+	for _, e := range r.engines {
+		e.stats.begin(now)
+	}
+}
+
+// tenures is one tenure after the other, until ctx ends or only a person can help.
+func (r *Relay) tenures(ctx context.Context) error {
 	pause := jitter(r.tune.retryMax)
 	for ctx.Err() == nil {
 		began := time.Now()
 		err := r.tenure(ctx)
+		r.life.left(err)
 		switch {
 		case err == nil:
 			return nil
@@ -96,6 +115,7 @@ func (r *Relay) tenure(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	r.life.joined(t)
 	defer t.end(nil)
 	defer context.AfterFunc(ctx, func() {
 		drain := time.AfterFunc(r.cfg.DrainTimeout, func() { t.end(errDrained) })

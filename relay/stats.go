@@ -32,6 +32,9 @@ type PipelineStats struct {
 	// Parked is how many events this relay has parked; [ReadStatus] knows how many
 	// are parked now.
 	Parked uint64 `json:"parked"`
+	// RetryBudget is how many retries may go now beside one that always may: a fifth
+	// of what is published, at most 500. At 0 events are retried one by one.
+	RetryBudget float64 `json:"retry_budget"`
 	// Circuit is the state of the broker's circuit: "closed" when all is well, "open"
 	// while nothing is sent, "half-open" during a probe, "recovering" while the rate
 	// grows again.
@@ -49,6 +52,7 @@ func (r *Relay) Stats() Stats {
 		p.Circuit = circuitClosed.String()
 		if s := e.session(); s != nil {
 			p.Circuit, p.TopicCircuits = s.parking.circuits()
+			p.RetryBudget = s.parking.budget.left()
 		}
 		s.Pipelines = append(s.Pipelines, p)
 	}
@@ -77,6 +81,7 @@ type pipelineStats struct {
 	s      PipelineStats
 	rate   throughput
 	oldest time.Time // of the page that is being published; zero = none
+	moved  time.Time // see PipelineHealth; zero = Run has not begun
 }
 
 func newPipelineStats(name string) *pipelineStats {
@@ -108,8 +113,13 @@ func (p *pipelineStats) parked(events int) {
 	p.change(func(s *PipelineStats) { s.Parked += uint64(events) }) //nolint:gosec // a count
 }
 
-func (p *pipelineStats) holds(shards int) {
+// holds is told what a look at the leases found. Nothing is expected of who holds or
+// held none and sees no error: others have them, or had until now.
+func (p *pipelineStats) holds(shards int, lately time.Duration) {
 	p.change(func(s *PipelineStats) {
+		if now := time.Now(); (shards == 0 || s.Shards == 0) && !s.failing(now, lately) {
+			p.moved = now
+		}
 		if shards != s.Shards {
 			s.Shards, s.CaughtUp = shards, false
 		}
@@ -122,10 +132,28 @@ func (p *pipelineStats) failed(err error) {
 
 func (p *pipelineStats) resolved(done, left int) {
 	p.change(func(s *PipelineStats) {
+		if done > 0 {
+			p.moved = time.Now()
+		}
 		p.rate.add(time.Now(), done)
 		s.Published += uint64(done) //nolint:gosec // counts
 		s.Retries += uint64(left)   //nolint:gosec // counts
 	})
+}
+
+// begin is told when Run begins, and with zero when it has ended.
+func (p *pipelineStats) begin(now time.Time) {
+	p.change(func(*PipelineStats) { p.moved = now })
+}
+
+// through is told when a page is resolved, an empty one too.
+func (p *pipelineStats) through() {
+	p.change(func(*PipelineStats) { p.moved = time.Now() })
+}
+
+func (p *pipelineStats) lastMoved() (at time.Time) {
+	p.change(func(*PipelineStats) { at = p.moved })
+	return at
 }
 
 // at is told of each page when its turn comes: all before it is published.

@@ -253,6 +253,7 @@ func (w *window) settle() {
 			}
 		}
 		w.s.progress.advance(u.shards, u.to, len(u.events) > 0 || w.s.passedOver(u.page))
+		w.s.stats.through()
 		if w.pages = w.pages[1:]; len(w.pages) > 0 {
 			w.s.stats.at(w.pages[0].page)
 		}

@@ -24,6 +24,7 @@ type config struct {
 	Retention    duration         `yaml:"retention" default:"72h" flag:"retention" doc:"how long published events are kept, at least"`
 	DrainTimeout duration         `yaml:"drain_timeout" default:"20s" flag:"drain-timeout" doc:"how long a stopping relay waits for what is in flight; bookkeeping may add 10s where the database does not answer"`
 	Log          logConfig        `yaml:"log"`
+	Admin        adminConfig      `yaml:"admin"`
 	Pipelines    []pipelineConfig `yaml:"pipelines" doc:"every event goes through every pipeline that does not filter it out"`
 }
 

@@ -62,6 +62,7 @@ func (v *validator) check(c *config) {
 	if _, err := c.Log.level(); err != nil {
 		v.fail("log.level", "%q is not a level: use debug, info, warn or error", c.Log.Level)
 	}
+	v.checkAdmin(&c.Admin)
 }
 
 func (v *validator) checkPipelines(field string, list []pipelineConfig) {

@@ -34,6 +34,9 @@ Several relays on the same database share the work: each publishes an equal part
 of the keys. A leaving relay hands its part over at once; that of a dead or frozen
 one is taken over when its lease has run out.
 
+On 127.0.0.1:9464 it answers /metrics, /livez, /readyz and, with what stands still
+and why, /progress: see admin in docs/relay.yaml. OTEL_* variables turn OTLP on.
+
 With a list of databases each is served on its own. One that only a person can
 mend (not migrated, a missing right, restored from elsewhere) is logged as an error
 and tried again, up to once a minute, while the others go on. If none can be served
@@ -70,7 +73,8 @@ func openPool(ctx context.Context, c config) (*pgxpool.Pool, error) {
 	}
 	// Many databases in one process: no more connections than can be busy at once,
 	// and only one or two where nothing happens. The URL may ask for more.
-	need := int32(2*len(c.Pipelines)) + 2 //nolint:gosec // a handful
+	// One of them is for the figures of /metrics, a few queries each 15 s.
+	need := int32(2*len(c.Pipelines)) + 3 //nolint:gosec // a handful
 	if pc.MaxConns < need || !strings.Contains(c.Database.URL, "pool_max_conns") {
 		pc.MaxConns = need
 	}

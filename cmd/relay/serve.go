@@ -23,6 +23,15 @@ func run(ctx context.Context, c config) (err error) {
 	log := c.Log.logger()
 	a := newAdapters(log)
 	defer func() { err = errors.Join(err, a.Close()) }()
+	tel, err := newInstrumented(ctx, c, log)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := tel.Close(); err != nil { // what was published is published
+			log.Warn("relay: telemetry", "error", err)
+		}
+	}()
 	list := c.each()
 	var services []*service
 	for _, d := range list {
@@ -40,12 +49,22 @@ func run(ctx context.Context, c config) (err error) {
 		if err != nil {
 			return err
 		}
+		tel.publishers(d.Name, &cfg, c.Pipelines)
 		r, err := relay.New(pool, cfg)
 		if err != nil {
 			return err
 		}
+		if err := tel.relay(r, pool, d); err != nil {
+			return err
+		}
 		services = append(services, &service{name: d.Name, run: r.Run, log: log})
 	}
+	admin, err := startAdmin(ctx, c.Admin, tel.export.Metrics, tel.relays, log)
+	if err != nil {
+		return err
+	}
+	defer admin.Close() //nolint:errcheck // nil
+	defer tel.watch(ctx)()
 	log.Info("relay: started", "pid", os.Getpid(), "databases", len(list), "pipelines", len(c.Pipelines))
 	if err := serve(ctx, services); err != nil {
 		return err

@@ -28,6 +28,8 @@ var (
 	kits          = []string{module + "outbox/outboxtest", module + "inbox/inboxtest", module + "postgrestest", module + "brokers/brokertest", module + "dedup/deduptest"}
 	ownPostgres   = []string{"github.com/fergusstrange/embedded-postgres", module + "internal/pgtest", module + "internal/services", module + "postgrestest"}
 	engines       = []string{module + "relay", module + "inbox"}
+	// Where metrics and spans go is for whoever runs the process to choose.
+	telemetrySDKs = []string{"go.opentelemetry.io/otel/sdk", "go.opentelemetry.io/otel/exporters", "go.opentelemetry.io/contrib", "github.com/prometheus", module + "internal/otelexport"}
 )
 
 // rules say for a package and those below it what they must never import,
@@ -47,6 +49,7 @@ var rules = []struct {
 	{packages: []string{"outbox/outboxtest", "inbox/inboxtest"}, forbidden: slices.Concat(brokerClients, adapters, avro, telemetry, ownPostgres)},
 	{packages: []string{"postgrestest"}, forbidden: slices.Concat(brokerClients, adapters, avro, telemetry, engines)},
 	{packages: []string{"brokers/kafka", "brokers/rabbitmq"}, forbidden: slices.Concat(engines, testLibraries, kits)},
+	{packages: []string{"telemetry"}, forbidden: slices.Concat(brokerClients, adapters, avro, telemetrySDKs, testLibraries, kits)},
 	{packages: []string{"schema/json", "schema/registry"}, forbidden: avro}, // hamba works behind the guard of schema/avro only
 	{packages: []string{"schema"}, forbidden: slices.Concat(brokerClients, adapters, engines, telemetry, testLibraries)},
 }
