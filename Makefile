@@ -60,10 +60,11 @@ bench-peers: ## outboxkit beside Debezium and watermill, which it fetches; BENCH
 bench-compare: ## Go benchmarks of the hot paths, this commit against BASE (default: main)
 	@bench/compare.sh $(or $(BASE),main)
 
-fuzz: ## what decodes untrusted bytes against made-up ones, some seconds a target; FUZZTIME=10m for longer
+fuzz: ## what reads untrusted bytes against made-up ones, some seconds a target; FUZZTIME=10m for longer, FUZZ=package for one
 	@# A number of executions, not a time: at a deadline go test may report a failure that is none.
-	@set -e; for f in $$(sed -n 's/^func \(Fuzz[A-Za-z]*\).*/\1/p' schema/avro/*_test.go); do \
-		$(GO) test ./schema/avro -run '^$$' -fuzz "^$$f\$$" -fuzztime $(or $(FUZZTIME),20000x); done
+	@set -e; for file in $$(grep -l '^func Fuzz' $$(git ls-files -co --exclude-standard '*_test.go') | grep '$(FUZZ)'); do \
+		for f in $$(sed -n 's/^func \(Fuzz[A-Za-z]*\).*/\1/p' $$file); do \
+			$(GO) test ./$$(dirname $$file) -run '^$$' -fuzz "^$$f\$$" -fuzztime $(or $(FUZZTIME),20000x); done; done
 
 lint: ## formatting, vet, staticcheck, no time.Sleep in tests
 	@files=$$(git ls-files -co --exclude-standard '*.go' | xargs -r ls 2>/dev/null | xargs -r gofmt -l); \

@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"cmp"
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -9,6 +10,8 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
+
+	"github.com/outboxkit/outboxkit/certs"
 )
 
 // Config is for both sides; each ignores the other's fields.
@@ -19,9 +22,21 @@ type Config struct {
 	ClientID string
 	// TLS turns on TLS. Default nil: plain text.
 	TLS *tls.Config
-	// Username and Password turn on SASL/PLAIN. Default "": no SASL. Other
-	// mechanisms are set through Sarama.
+	// TLSFiles turns on TLS with certificates from files, which are read at each
+	// connection: renewed ones are used without a restart. Set either this or TLS.
+	// Default nil: none; the zero Files trusts the system's authorities.
+	TLSFiles *certs.Files
+	// Mechanism is the SASL mechanism. Default "": Plain if Username is set,
+	// OAuthBearer if Token is, else no SASL. Others are set through Sarama.
+	Mechanism Mechanism
+	// Username and Password are for Plain, ScramSHA256 and ScramSHA512. Use them over
+	// TLS only. Default "".
 	Username, Password string
+	// Token returns the bearer token for OAuthBearer. It is asked for one at each
+	// connection and each renewal that the broker demands, from several goroutines,
+	// and should remember it while it is good. Its context ends with DialTimeout
+	// (5 s unless changed through Sarama). Default nil.
+	Token func(context.Context) (string, error)
 	// Sarama changes the client's own configuration after the fields above and
 	// the package's defaults have been applied. Producer.Compression (default
 	// snappy), CompressionLevel, Partitioner (default murmur2, as Java),
@@ -80,8 +95,11 @@ func (c Config) Validate() error {
 		return fmt.Errorf("kafka: Config.PublishTimeout %s is negative (leave it 0 for %s)", c.PublishTimeout, defaultPublishTimeout)
 	case c.MaxUnsettled < 0:
 		return fmt.Errorf("kafka: Config.MaxUnsettled %d is negative (leave it 0 for %d)", c.MaxUnsettled, defaultMaxUnsettled)
-	case c.Password != "" && c.Username == "":
-		return errors.New("kafka: Config.Username is empty but Config.Password is set (set both for SASL/PLAIN)")
+	case c.TLS != nil && c.TLSFiles != nil:
+		return errors.New("kafka: Config.TLSFiles is set together with Config.TLS (set one of them)")
+	}
+	if err := c.validateSASL(); err != nil {
+		return err
 	}
 	for i, b := range c.Brokers {
 		if b == "" {
@@ -91,6 +109,9 @@ func (c Config) Validate() error {
 	sc := c.client()
 	if err := sc.Validate(); err != nil {
 		return fmt.Errorf("kafka: Config.Sarama: %w", err)
+	}
+	if c.TLSFiles != nil && sc.Net.TLS.Enable {
+		return errors.New("kafka: Config.TLSFiles is set, and Config.Sarama turns on TLS too (leave one of them out)")
 	}
 	if limit := sc.Consumer.Group.Rebalance.Timeout - drainReserve; c.DrainTimeout < 0 || c.DrainTimeout > limit && c.DrainTimeout > 0 {
 		return fmt.Errorf("kafka: Config.DrainTimeout %s is not between 0 and %s (the rebalance timeout less %s; leave it 0 for the default)", c.DrainTimeout, limit, drainReserve)
@@ -127,12 +148,7 @@ func (c Config) client() *sarama.Config {
 		sc.Net.TLS.Enable = true
 		sc.Net.TLS.Config = c.TLS
 	}
-	if c.Username != "" {
-		sc.Net.SASL.Enable = true
-		sc.Net.SASL.Mechanism = sarama.SASLTypePlaintext
-		sc.Net.SASL.User = c.Username
-		sc.Net.SASL.Password = c.Password
-	}
+	c.sasl(sc)
 	sc.Producer.Compression = sarama.CompressionSnappy
 	sc.Producer.Partitioner = sarama.NewMurmur2Partitioner
 

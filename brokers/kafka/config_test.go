@@ -2,6 +2,7 @@ package kafka_test
 
 import (
 	"context"
+	"crypto/tls"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -14,8 +15,11 @@ import (
 
 	"github.com/outboxkit/outboxkit/brokers"
 	"github.com/outboxkit/outboxkit/brokers/kafka"
+	"github.com/outboxkit/outboxkit/certs"
 	"github.com/outboxkit/outboxkit/internal/svctest"
 )
+
+func noToken(context.Context) (string, error) { return "", nil }
 
 func TestConfigMistakes(t *testing.T) {
 	good := func() kafka.Config { return kafka.Config{Brokers: []string{"localhost:9092"}, Group: "g"} }
@@ -26,6 +30,17 @@ func TestConfigMistakes(t *testing.T) {
 		"Config.PublishTimeout -1s":  func(c *kafka.Config) { c.PublishTimeout = -time.Second },
 		"Config.MaxUnsettled -1":     func(c *kafka.Config) { c.MaxUnsettled = -1 },
 		"Config.Username is empty":   func(c *kafka.Config) { c.Password = "p" },
+		"Config.Password is empty":   func(c *kafka.Config) { c.Username = "u" },
+		`Config.Mechanism "NTLM" is`: func(c *kafka.Config) { c.Mechanism = "NTLM" },
+		"Config.Token is missing":    func(c *kafka.Config) { c.Mechanism = kafka.OAuthBearer },
+		"Config.Token is set, and":   func(c *kafka.Config) { c.Username, c.Password, c.Token = "u", "p", noToken },
+		"OAUTHBEARER has none": func(c *kafka.Config) {
+			c.Mechanism, c.Username, c.Token = kafka.OAuthBearer, "u", noToken
+		},
+		"Config.TLSFiles is set together with": func(c *kafka.Config) { c.TLS, c.TLSFiles = &tls.Config{}, &certs.Files{} }, //nolint:gosec // never used
+		"Config.Sarama turns on TLS too": func(c *kafka.Config) {
+			c.TLSFiles, c.Sarama = &certs.Files{}, func(sc *sarama.Config) { sc.Net.TLS.Enable = true }
+		},
 		"Config.Sarama: kafka: invalid configuration (Net.MaxOpenRequests must be > 0)": func(c *kafka.Config) {
 			c.Sarama = func(sc *sarama.Config) { sc.Net.MaxOpenRequests = 0 }
 		},

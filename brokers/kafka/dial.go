@@ -3,15 +3,20 @@ package kafka
 import (
 	"context"
 	"net"
+	"time"
 
 	"github.com/IBM/sarama"
+
+	"github.com/outboxkit/outboxkit/certs"
 )
 
 // dial makes the client dial under ctx and closes its connections when ctx ends:
 // the client itself would wait for dial and read timeouts. Each new connection
 // is shown to seen, which may be nil. A dialer that the user has set is used.
-func dial(ctx context.Context, conf *sarama.Config, seen func(net.Conn)) {
-	d := &dialer{ctx: ctx, seen: seen}
+//
+// TLS with files begins here too: the client keeps one configuration for ever.
+func dial(ctx context.Context, conf *sarama.Config, files *certs.Files, seen func(net.Conn)) {
+	d := &dialer{ctx: ctx, seen: seen, files: files, timeout: conf.Net.DialTimeout}
 	if conf.Net.Proxy.Enable {
 		d.connect = conf.Net.Proxy.Dialer.Dial
 	} else {
@@ -25,6 +30,8 @@ type dialer struct {
 	ctx     context.Context //nolint:containedctx // the client's interface has none
 	connect func(network, addr string) (net.Conn, error)
 	seen    func(net.Conn)
+	files   *certs.Files // nil: no TLS, or the client's
+	timeout time.Duration
 }
 
 // Dial implements the client's dialer interface.
@@ -38,7 +45,17 @@ func (d *dialer) Dial(network, addr string) (net.Conn, error) {
 	if d.seen != nil {
 		d.seen(out)
 	}
-	return out, nil
+	if d.files == nil {
+		return out, nil
+	}
+	ctx, cancel := context.WithTimeout(d.ctx, d.timeout)
+	defer cancel()
+	secure, err := d.files.Client(ctx, out, addr)
+	if err != nil {
+		_ = out.Close() // the handshake's error counts
+		return nil, err
+	}
+	return secure, nil
 }
 
 // boundConn is a connection that ends with a context.

@@ -34,6 +34,12 @@
 // sarama.MaxDecompressedBatchSize is set; being process-wide, that is left to the
 // program.
 //
+// # Security
+//
+// TLSFiles is TLS with certificates that may be renewed while the program runs;
+// Mechanism is PLAIN, SCRAM or OAUTHBEARER. Refused credentials end a subscription, a
+// certificate that is refused does not: it may be mended in its place.
+//
 // # On the wire
 //
 // CloudEvents 1.0 binary mode: attributes are headers with the prefix "ce_", the

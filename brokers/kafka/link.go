@@ -210,7 +210,7 @@ func (l *link) open() (*conn, error) {
 	}
 	l.shut()
 	conf := *l.p.conf
-	dial(l.p.ctx, &conf, l.dialed)
+	dial(l.p.ctx, &conf, l.p.cfg.TLSFiles, l.dialed)
 	broker := sarama.NewBroker(l.addr)
 	if err := broker.Open(&conf); err != nil {
 		return nil, err

@@ -244,7 +244,7 @@ func (p *Publisher) ensureClient() (sarama.Client, error) {
 		return nil, brokers.ErrClosed
 	}
 	conf := *p.conf
-	dial(p.ctx, &conf, nil)
+	dial(p.ctx, &conf, p.cfg.TLSFiles, nil)
 	client, err := sarama.NewClient(p.cfg.Brokers, &conf)
 	if err != nil {
 		return nil, err

@@ -25,7 +25,7 @@ func (s *Subscriber) Retention(ctx context.Context) (keeps time.Duration, ok boo
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // closes the connections
 	conf := s.cfg.client()
-	dial(ctx, conf, nil)
+	dial(ctx, conf, s.cfg.TLSFiles, nil)
 	client, err := sarama.NewClient(s.cfg.Brokers, conf)
 	if err != nil {
 		return 0, false, fmt.Errorf("kafka: %w", err)

@@ -80,7 +80,7 @@ func (s *Subscriber) Subscribe(ctx context.Context, handle brokers.Handle) error
 		sleep(linger, s.cfg.drainTimeout(conf)+leaveTimeout)
 		hangUp()
 	})()
-	dial(linger, conf, nil)
+	dial(linger, conf, s.cfg.TLSFiles, nil)
 	client, err := sarama.NewClient(s.cfg.Brokers, conf)
 	if err != nil {
 		return fmt.Errorf("kafka: %w", err)

@@ -11,6 +11,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/outboxkit/outboxkit/brokers"
+	"github.com/outboxkit/outboxkit/certs"
 )
 
 const (
@@ -32,6 +33,11 @@ type PublisherConfig struct {
 	// TLS is used for amqps:// URLs. Default: the system's roots, the URL's host
 	// as server name.
 	TLS *tls.Config
+	// TLSFiles are certificates for an amqps:// URL from files, which are read at each
+	// connection: renewed ones are used without a restart. With a certificate of its
+	// own and no user in the URL the client logs in with that (EXTERNAL). Set either
+	// this or TLS. Default nil: none.
+	TLSFiles *certs.Files
 
 	// Exchange receives every message, with its topic as routing key. It must
 	// exist. Default: "", the default exchange, where the routing key is the name
@@ -99,6 +105,7 @@ func (c PublisherConfig) Validate() error {
 	}
 	return errors.Join(
 		checkURL(in, c.URL),
+		checkTLS(in, c.URL, c.TLS, c.TLSFiles),
 		checkDuration(in, "DialTimeout", c.DialTimeout),
 		checkDuration(in, "ConfirmTimeout", c.ConfirmTimeout))
 }
@@ -111,6 +118,11 @@ type SubscriberConfig struct {
 	// TLS is used for amqps:// URLs. Default: the system's roots, the URL's host
 	// as server name.
 	TLS *tls.Config
+	// TLSFiles are certificates for an amqps:// URL from files, which are read at each
+	// connection: renewed ones are used without a restart. With a certificate of its
+	// own and no user in the URL the client logs in with that (EXTERNAL). Set either
+	// this or TLS. Default nil: none.
+	TLSFiles *certs.Files
 
 	// Declare creates a queue that does not exist as a durable quorum queue with a
 	// single active consumer. An existing queue is left as it is: it should have
@@ -157,6 +169,7 @@ func (c SubscriberConfig) Validate() error {
 	}
 	return errors.Join(
 		checkURL(in, c.URL),
+		checkTLS(in, c.URL, c.TLS, c.TLSFiles),
 		checkDuration(in, "DrainTimeout", c.DrainTimeout),
 		checkDuration(in, "DialTimeout", c.DialTimeout))
 }
@@ -188,4 +201,22 @@ func checkURL(in, s string) error {
 		err = u.Err
 	}
 	return fmt.Errorf("rabbitmq: %s.URL is not an AMQP URL: %w (for example amqp://user:password@host:5672/)", in, err)
+}
+
+// checkTLS refuses files that would not be used.
+func checkTLS(in, s string, conf *tls.Config, files *certs.Files) error {
+	switch {
+	case files == nil:
+		return nil
+	case conf != nil:
+		return fmt.Errorf("rabbitmq: %s.TLSFiles is set together with TLS (set one of them)", in)
+	case plainText(s):
+		return fmt.Errorf("rabbitmq: %s.TLSFiles is set but the URL is plain text (write amqps:// and the port for TLS, mostly 5671)", in)
+	}
+	return nil
+}
+
+func plainText(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && u.Scheme == "amqp"
 }

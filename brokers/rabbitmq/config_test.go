@@ -1,12 +1,14 @@
 package rabbitmq
 
 import (
+	"crypto/tls"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/outboxkit/outboxkit/brokers"
+	"github.com/outboxkit/outboxkit/certs"
 )
 
 func TestQueueName(t *testing.T) {
@@ -32,6 +34,8 @@ func TestPublisherConfig(t *testing.T) {
 		"PublisherConfig.MaxMessageBytes -3 is negative":    {URL: url, MaxMessageBytes: -3},
 		"PublisherConfig.ConfirmTimeout -1s is negative":    {URL: url, ConfirmTimeout: -time.Second},
 		"PublisherConfig.DialTimeout -1s is negative":       {URL: url, DialTimeout: -time.Second},
+		"PublisherConfig.TLSFiles is set together with TLS": {URL: url, TLS: &tls.Config{}, TLSFiles: &certs.Files{}}, //nolint:gosec // never used
+		"PublisherConfig.TLSFiles is set but the URL is pl": {URL: url, TLSFiles: &certs.Files{}},
 		"PublisherConfig.Route replaces Exchange and Queue": {URL: url, Queues: 2, Route: func(*brokers.Message) (string, string) { return "", "" }},
 	} {
 		err := cfg.Validate()
@@ -47,6 +51,7 @@ func TestSubscriberConfig(t *testing.T) {
 	require.NoError(t, SubscriberConfig{URL: url}.Validate())
 	for want, cfg := range map[string]SubscriberConfig{
 		"SubscriberConfig.URL is empty":                 {},
+		"SubscriberConfig.TLSFiles is set but the URL":  {URL: "AMQP" + url[4:], TLSFiles: &certs.Files{}},
 		"SubscriberConfig.Prefetch 70000 is not":        {URL: url, Prefetch: 70_000},
 		"SubscriberConfig.DrainTimeout -1s is negative": {URL: url, DrainTimeout: -time.Second},
 	} {

@@ -1,16 +1,20 @@
 package rabbitmq
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/outboxkit/outboxkit/certs"
 )
 
 const (
@@ -26,6 +30,7 @@ const (
 type dialer struct {
 	url     string
 	tls     *tls.Config
+	files   *certs.Files // nil: tls
 	timeout time.Duration
 	client  func(*amqp.Config)
 }
@@ -48,6 +53,9 @@ func (d dialer) dial(ctx context.Context) (*link, error) {
 	defer stop()
 
 	cfg := amqp.Config{TLSClientConfig: d.tls.Clone()}
+	if err := d.secure(&cfg); err != nil {
+		return nil, fmt.Errorf("connect to RabbitMQ: %w", err)
+	}
 	if d.client != nil {
 		d.client(&cfg)
 	}
@@ -76,10 +84,28 @@ func (d dialer) dial(ctx context.Context) (*link, error) {
 		if ctx.Err() != nil {
 			err = fmt.Errorf("%w (%w)", err, context.Cause(ctx))
 		}
-		return nil, fmt.Errorf("connect to RabbitMQ: %w", err)
+		return nil, fmt.Errorf("connect to RabbitMQ: %w", certs.Explain(err))
 	}
 	l.conn = conn
 	return l, nil
+}
+
+// secure reads the files, if there are any.
+func (d dialer) secure(cfg *amqp.Config) error {
+	if d.files == nil {
+		return nil
+	}
+	u, err := url.Parse(d.url)
+	if err != nil {
+		return errors.New("the URL cannot be read") // its own error repeats the password
+	}
+	if cfg.TLSClientConfig, err = d.files.Config(cmp.Or(u.Hostname(), "localhost")); err != nil {
+		return err
+	}
+	if u.User == nil && d.files.CertFile != "" && !u.Query().Has("auth_mechanism") {
+		cfg.SASL = []amqp.Authentication{&amqp.ExternalAuth{}}
+	}
+	return nil
 }
 
 func (l *link) adopt(nc net.Conn) error {

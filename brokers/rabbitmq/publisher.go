@@ -31,7 +31,7 @@ var _ brokers.Publisher = (*Publisher)(nil)
 // the result of every Publish.
 func NewPublisher(cfg PublisherConfig) *Publisher {
 	p := &Publisher{cfg: cfg.withDefaults(), badCfg: cfg.Validate(), topo: newTopology(cfg.Declare)}
-	p.dialer = dialer{url: cfg.URL, tls: cfg.TLS, timeout: p.cfg.DialTimeout, client: cfg.Client}
+	p.dialer = dialer{url: cfg.URL, tls: cfg.TLS, files: cfg.TLSFiles, timeout: p.cfg.DialTimeout, client: cfg.Client}
 	ctx, stop := context.WithCancel(context.Background())
 	p.stop = stop
 	p.sessions = shared[*session]{ctx: ctx, open: p.open}

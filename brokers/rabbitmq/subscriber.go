@@ -44,7 +44,7 @@ func NewSubscriber(cfg SubscriberConfig, queues ...string) *Subscriber {
 		s.badCfg = errors.Join(s.badCfg, errors.New("rabbitmq: NewSubscriber without queues (name at least one)"))
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
-	d := dialer{url: cfg.URL, tls: cfg.TLS, timeout: s.cfg.DialTimeout, client: cfg.Client}
+	d := dialer{url: cfg.URL, tls: cfg.TLS, files: cfg.TLSFiles, timeout: s.cfg.DialTimeout, client: cfg.Client}
 	// Deliveries are settled over the link after ctx has ended: Close ends it.
 	s.links = shared[*link]{ctx: s.ctx, open: d.dial}
 	return s

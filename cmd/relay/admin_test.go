@@ -66,8 +66,9 @@ pipelines:
 	for _, base := range []string{admin, probes} {
 		require.True(t, answers(base+"/livez", 200, "ok"))
 		require.Eventually(t, func() bool { return answers(base+"/readyz", 200, "1 of 1") }, 30*time.Second, 20*time.Millisecond)
-		require.Eventually(t, func() bool { return answers(base+"/metrics", 200, "\noutboxkit_relay_ready{") }, 30*time.Second, 20*time.Millisecond)
 	}
+	require.Eventually(t, func() bool { return answers(admin+"/metrics", 200, "\noutboxkit_relay_ready{") }, 30*time.Second, 20*time.Millisecond)
+	require.True(t, answers(probes+"/metrics", 404, ""), "names of topics are for who may know them")
 	require.True(t, answers(probes+"/progress", 404, ""), "the network does not see errors")
 
 	_, err := conn.Exec(t.Context(), `INSERT INTO outbox.event (topic, key, type, source, payload) VALUES ('orders', 'k', 't', 's', '{}')`)

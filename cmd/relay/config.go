@@ -25,6 +25,7 @@ type config struct {
 	DrainTimeout duration         `yaml:"drain_timeout" default:"20s" flag:"drain-timeout" doc:"how long a stopping relay waits for what is in flight; bookkeeping may add 10s where the database does not answer"`
 	Log          logConfig        `yaml:"log"`
 	Admin        adminConfig      `yaml:"admin"`
+	Hide         []string         `yaml:"hide" doc:"fields of payloads that relay dlq and the page do not show, nor their bytes: a name, a path such as customer.email (an email anywhere below a customer), or all"`
 	Pipelines    []pipelineConfig `yaml:"pipelines" doc:"every event goes through every pipeline that does not filter it out"`
 }
 
@@ -38,9 +39,10 @@ func (d duration) value() time.Duration {
 }
 
 type databaseConfig struct {
-	URL      string `yaml:"url" flag:"database-url" secret:"url" doc:"required: postgres://user:password@host:5432/database; pool_max_conns in it allows more connections than two a pipeline and two more"`
-	Password string `yaml:"password" secret:"value" doc:"goes before one in the URL, and is taken as it is: nothing in it has to be percent-encoded"`
-	Schema   string `yaml:"schema" default:"outbox" flag:"database-schema" doc:"database schema with the tables"`
+	URL      string     `yaml:"url" flag:"database-url" secret:"url" doc:"required: postgres://user:password@host:5432/database; pool_max_conns in it allows more connections than two a pipeline and two more"`
+	Password string     `yaml:"password" secret:"value" doc:"goes before one in the URL, and is taken as it is: nothing in it has to be percent-encoded"`
+	Schema   string     `yaml:"schema" default:"outbox" flag:"database-schema" doc:"database schema with the tables"`
+	TLS      *tlsConfig `yaml:"tls"`
 }
 
 type logConfig struct {
@@ -58,19 +60,23 @@ type pipelineConfig struct {
 }
 
 type kafkaConfig struct {
-	Brokers  []string `yaml:"brokers" doc:"required: host:port of some of the cluster's brokers"`
-	TLS      bool     `yaml:"tls" default:"false" doc:"TLS with the system's roots"`
-	Username string   `yaml:"username" doc:"SASL/PLAIN"`
-	Password string   `yaml:"password" secret:"value" doc:"SASL/PLAIN"`
+	Brokers   []string     `yaml:"brokers" doc:"required: host:port of some of the cluster's brokers"`
+	TLS       *tlsConfig   `yaml:"tls"`
+	Mechanism string       `yaml:"mechanism" default:"PLAIN with a username, OAUTHBEARER with a token, else none" values:"PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, OAUTHBEARER" doc:"SASL mechanism"`
+	Username  string       `yaml:"username" doc:"for PLAIN and SCRAM"`
+	Password  string       `yaml:"password" secret:"value" doc:"for PLAIN and SCRAM"`
+	TokenFile string       `yaml:"token_file" doc:"for OAUTHBEARER: a file with a token, read at each connection"`
+	OAuth     *oauthConfig `yaml:"oauth"`
 }
 
 type rabbitmqConfig struct {
-	URL        string `yaml:"url" secret:"url" doc:"required: amqp://user:password@host:5672/vhost; amqps for TLS"`
-	Password   string `yaml:"password" secret:"value" doc:"goes before one in the URL, of the user named there, and is taken as it is"`
-	Exchange   string `yaml:"exchange" default:"the default exchange" doc:"exchange that must exist; with the default exchange the routing key is the queue's name"`
-	RoutingKey string `yaml:"routing_key" default:"{topic}" doc:"may contain {topic}, as mapped, and {type}; not with queues"`
-	Queues     int    `yaml:"queues" default:"0" doc:"n > 0: spread a topic over <topic>.0 to <topic>.<n-1> by key"`
-	Declare    bool   `yaml:"declare" default:"false" doc:"create missing queues, named like the routing key, as quorum queues with a single active consumer, and bind them"`
+	URL        string     `yaml:"url" secret:"url" doc:"required: amqp://user:password@host:5672/vhost; amqps for TLS; without a user and with tls.cert_file the login is that certificate (EXTERNAL)"`
+	Password   string     `yaml:"password" secret:"value" doc:"goes before one in the URL, of the user named there, and is taken as it is"`
+	TLS        *tlsConfig `yaml:"tls"`
+	Exchange   string     `yaml:"exchange" default:"the default exchange" doc:"exchange that must exist; with the default exchange the routing key is the queue's name"`
+	RoutingKey string     `yaml:"routing_key" default:"{topic}" doc:"may contain {topic}, as mapped, and {type}; not with queues"`
+	Queues     int        `yaml:"queues" default:"0" doc:"n > 0: spread a topic over <topic>.0 to <topic>.<n-1> by key"`
+	Declare    bool       `yaml:"declare" default:"false" doc:"create missing queues, named like the routing key, as quorum queues with a single active consumer, and bind them"`
 }
 
 type wireConfig struct {
@@ -79,12 +85,13 @@ type wireConfig struct {
 }
 
 type registryConfig struct {
-	URL      string `yaml:"url" secret:"url" doc:"schema registry; required for confluent"`
-	Register bool   `yaml:"register" default:"false" doc:"register schemas that it lacks; false: only look them up"`
-	Username string `yaml:"username" doc:"basic authentication"`
-	Password string `yaml:"password" secret:"value" doc:"basic authentication"`
-	Token    string `yaml:"token" secret:"value" doc:"bearer token, instead of username and password"`
-	Subject  string `yaml:"subject" default:"topic" values:"topic, record, topic-record" doc:"how subjects are named; topic is <topic>-value"`
+	URL      string     `yaml:"url" secret:"url" doc:"schema registry; required for confluent"`
+	TLS      *tlsConfig `yaml:"tls"`
+	Register bool       `yaml:"register" default:"false" doc:"register schemas that it lacks; false: only look them up"`
+	Username string     `yaml:"username" doc:"basic authentication"`
+	Password string     `yaml:"password" secret:"value" doc:"basic authentication"`
+	Token    string     `yaml:"token" secret:"value" doc:"bearer token, instead of username and password"`
+	Subject  string     `yaml:"subject" default:"topic" values:"topic, record, topic-record" doc:"how subjects are named; topic is <topic>-value"`
 }
 
 // Wire formats.

@@ -63,6 +63,7 @@ func (v *validator) check(c *config) {
 		v.fail("log.level", "%q is not a level: use debug, info, warn or error", c.Log.Level)
 	}
 	v.checkAdmin(&c.Admin)
+	v.checkHide(c)
 }
 
 func (v *validator) checkPipelines(field string, list []pipelineConfig) {
@@ -89,11 +90,13 @@ func (v *validator) checkPipeline(at string, p *pipelineConfig) {
 	case p.Kafka != nil && len(p.Kafka.Brokers) == 0:
 		v.fail(at+".kafka.brokers", "is empty: list host:port of at least one broker")
 	case p.Kafka != nil:
-		p.Kafka.Password = v.optional(at+".kafka.password", p.Kafka.Password)
+		v.checkTLS(at+".kafka", p.Kafka.TLS)
+		v.checkSASL(at+".kafka", p.Kafka)
 		v.adapter(at+".kafka", p.Kafka.config(nil).Validate())
 	case p.RabbitMQ != nil:
 		problems := len(v.problems)
 		p.RabbitMQ.URL = v.required(at+".rabbitmq.url", p.RabbitMQ.URL, "amqp://user:password@host:5672/")
+		v.checkTLS(at+".rabbitmq", p.RabbitMQ.TLS)
 		p.RabbitMQ.Password = v.optional(at+".rabbitmq.password", p.RabbitMQ.Password)
 		if u, err := url.Parse(p.RabbitMQ.URL); err == nil && p.RabbitMQ.Password != "" && u.User.Username() == "" {
 			v.fail(at+".rabbitmq.password", "is set, but the URL names no user: write amqp://user@host:5672/")
@@ -103,6 +106,7 @@ func (v *validator) checkPipeline(at string, p *pipelineConfig) {
 		}
 	}
 	v.checkWire(at, &p.Wire)
+	v.warnPlainText(at, p)
 }
 
 func (v *validator) checkWire(at string, w *wireConfig) {
@@ -111,6 +115,7 @@ func (v *validator) checkWire(at string, w *wireConfig) {
 		w.Registry.URL = v.required(at+".wire.registry.url", w.Registry.URL, "https://registry:8081")
 		w.Registry.Password = v.optional(at+".wire.registry.password", w.Registry.Password)
 		w.Registry.Token = v.optional(at+".wire.registry.token", w.Registry.Token)
+		v.checkTLS(at+".wire.registry", w.Registry.TLS)
 		v.oneOf(at+".wire.registry.subject", &w.Registry.Subject, "topic", "record", "topic-record")
 		if _, err := registry.New(w.Registry.config()); err != nil && w.Registry.URL != "" {
 			v.adapter(at+".wire.registry", err)
@@ -131,7 +136,7 @@ func (v *validator) adapter(at string, err error) {
 	}
 	field, problem := at, err.Error()
 	if parts := goField.FindStringSubmatch(problem); parts != nil {
-		field, problem = at+"."+strings.ToLower(parts[1]), parts[2]
+		field, problem = at+"."+adapterKey(parts[1]), parts[2]
 	}
 	v.fail(strings.TrimSuffix(field, ".sarama"), "%s", problem) // a field that the file does not have
 }

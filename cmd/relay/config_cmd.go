@@ -34,6 +34,7 @@ func (s settings) checked() (config, *validator, error) {
 		return c, v, nil
 	}
 	v.check(&c)
+	v.checkAdminFiles(&c.Admin)
 	// A daemon need not have the secrets of consumers' databases.
 	inboxes := &validator{file: v.file, origins: v.origins}
 	inboxes.checkInboxes(&c)

@@ -29,7 +29,7 @@ func (v *validator) checkDatabases(c *config) {
 	if len(c.Pipelines) > 0 {
 		v.checkPipelines("pipelines", c.Pipelines)
 	}
-	names, places := map[string]bool{}, map[databaseConfig]bool{}
+	names, places := map[string]bool{}, map[[2]string]bool{}
 	for i := range c.Databases {
 		d, at := &c.Databases[i], fmt.Sprintf("databases[%d]", i)
 		database := v.checkDatabase(at, &d.databaseConfig)
@@ -41,14 +41,13 @@ func (v *validator) checkDatabases(c *config) {
 		if d.Name == "" {
 			d.Name = database
 		}
-		place := databaseConfig{URL: d.URL, Schema: d.Schema}
 		switch {
-		case d.URL != "" && places[place]:
+		case d.URL != "" && places[[2]string{d.URL, d.Schema}]:
 			v.fail(at+".url", "is in the list twice with the same schema")
 		case d.Name != "" && names[d.Name]:
 			v.fail(at+".name", "%q is used twice: give each a name of its own, the URL's database is only the default", d.Name)
 		}
-		names[d.Name], places[place] = true, true
+		names[d.Name], places[[2]string{d.URL, d.Schema}] = true, true
 	}
 }
 
@@ -59,12 +58,13 @@ func (v *validator) checkDatabase(at string, d *databaseConfig) string {
 	if !schemaName.MatchString(d.Schema) {
 		v.fail(at+".schema", "%q is not a schema name: use lower-case letters, digits and underscores, at most 40", d.Schema)
 	}
+	v.checkDatabaseTLS(at, d)
 	if d.URL == "" {
 		return ""
 	}
 	pc, err := pgxpool.ParseConfig(d.URL)
 	if err != nil {
-		v.fail(at+".url", "is not a Postgres URL: write postgres://user:password@host:5432/database") // its own error may repeat the password
+		v.fail(at+".url", "%s", urlProblem(err))
 		return ""
 	}
 	return pc.ConnConfig.Database

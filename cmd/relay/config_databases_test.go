@@ -141,7 +141,7 @@ func TestClientsAreShared(t *testing.T) {
 	a := newAdapters(nil)
 	k := pipelineConfig{Name: "a", Kafka: &kafkaConfig{Brokers: []string{"x:1"}}}
 	same := pipelineConfig{Name: "b", Kafka: &kafkaConfig{Brokers: []string{"x:1"}}, routingConfig: routingConfig{Topics: map[string]string{"a": "b"}}}
-	other := pipelineConfig{Name: "a", Kafka: &kafkaConfig{Brokers: []string{"x:1"}, TLS: true}}
+	other := pipelineConfig{Name: "a", Kafka: &kafkaConfig{Brokers: []string{"x:1"}, TLS: &tlsConfig{}}}
 	var got []brokers.Publisher
 	for _, p := range []pipelineConfig{k, same, other} {
 		to, err := a.publisher(p)

@@ -17,6 +17,8 @@ type inboxEntry struct {
 	// Name is for --inbox. Default: the database's name in the URL.
 	Name string          `yaml:"name" default:"the database in the URL" doc:"name for --inbox"`
 	Wire inboxWireConfig `yaml:"wire"`
+
+	hide []string // of the whole file
 }
 
 // inboxWireConfig says how to read payloads, as the consumer's inbox.Config.Wire.
@@ -63,12 +65,14 @@ func (p *place) inbox(name string) (inboxEntry, error) {
 		return inboxEntry{}, err
 	}
 	v.checkInboxes(&c)
+	v.checkHide(&c)
 	if err := v.err(); err != nil {
 		return inboxEntry{}, err
 	}
 	var names []string
 	for _, d := range c.Inboxes {
 		if d.Name == name {
+			d.hide = c.Hide
 			return d, nil
 		}
 		names = append(names, d.Name)

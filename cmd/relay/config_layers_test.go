@@ -83,7 +83,7 @@ func TestFileAlone(t *testing.T) {
 func TestMistakesNameTheirVariableOrFlag(t *testing.T) {
 	for variable, c := range map[string]struct{ value, want string }{
 		"OUTBOXKIT_LEASE":                       {"fast", `OUTBOXKIT_LEASE: lease: "fast" is not a positive duration`},
-		"OUTBOXKIT_PIPELINES_0_KAFKA_TLS":       {"maybe", "OUTBOXKIT_PIPELINES_0_KAFKA_TLS: pipelines[0].kafka.tls: is a text, must be a true or false"},
+		"OUTBOXKIT_PIPELINES_0_VALIDATE":        {"maybe", "OUTBOXKIT_PIPELINES_0_VALIDATE: pipelines[0].validate: is a text, must be a true or false"},
 		"OUTBOXKIT_PIPELINES_1_RABBITMQ_QUEUES": {"many", "OUTBOXKIT_PIPELINES_1_RABBITMQ_QUEUES: pipelines[1].rabbitmq.queues: is a text, must be a whole number"},
 		"OUTBOXKIT_PIPELINES_0_TOPICS":          {"orders", "OUTBOXKIT_PIPELINES_0_TOPICS: pipelines[0].topics: is a text, must be a group of keys"},
 		"OUTBOXKIT_PIPELINES_0_FILTER_TOPICS":   {"[a", "OUTBOXKIT_PIPELINES_0_FILTER_TOPICS: pipelines[0].filter.topics: cannot be read: write JSON"},

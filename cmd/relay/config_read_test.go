@@ -42,7 +42,7 @@ lease: 3s
 		`relay.yaml:2: unknown field "leese"`,
 		"relay.yaml:5: pipelines[0].name: is a list, must be a text",
 		"relay.yaml:6: pipelines[0].kafka.brokers: is a text, must be a list",
-		"relay.yaml:6: pipelines[0].kafka.tls: is a text, must be a true or false",
+		"relay.yaml:6: pipelines[0].kafka.tls: is a text, must be a group of keys",
 		`relay.yaml:6: unknown field "usrname" in pipelines[0].kafka: did you mean username?`,
 		"relay.yaml:8: pipelines[1].rabbitmq.queues: is a number, must be a whole number",
 		"relay.yaml:8: pipelines[1].rabbitmq.url: is not an AMQP URL",
@@ -65,12 +65,12 @@ retention:
 pipelines:
   - &first
     name: 1
-    kafka: &cluster {brokers: ["a:1"], username: yes, password: 0x10, tls: on}
+    kafka: &cluster {brokers: ["a:1"], username: yes, password: 0x10, tls: {server_name: on}}
   - <<: *first
     name: second
   - {name: third, kafka: *cluster}
   - name: fourth
-    kafka: {<<: *cluster, tls: false}
+    kafka: {<<: *cluster, tls: {}}
     rabbitmq: ~
   - name: fifth
     kafka: {<<: [{password: first}, {password: second, username: u, brokers: ["a:1"]}]}
@@ -80,11 +80,11 @@ pipelines:
 	require.Equal(t, "0123", c.Instance, "no number")
 	require.Zero(t, c.Lease.value())
 	require.Equal(t, []string{"1", "second", "third", "fourth"}, []string{c.Pipelines[0].Name, c.Pipelines[1].Name, c.Pipelines[2].Name, c.Pipelines[3].Name})
-	want := kafkaConfig{Brokers: []string{"a:1"}, Username: "yes", Password: "0x10", TLS: true}
+	want := kafkaConfig{Brokers: []string{"a:1"}, Username: "yes", Password: "0x10", TLS: &tlsConfig{ServerName: "on"}}
 	for _, p := range c.Pipelines[:3] {
 		require.Equal(t, want, *p.Kafka)
 	}
-	want.TLS = false
+	want.TLS = &tlsConfig{}
 	require.Equal(t, want, *c.Pipelines[3].Kafka)
 }
 

@@ -24,6 +24,7 @@ type dlqFlags struct {
 	action             dlqAction
 	all                bool
 	wait               time.Duration
+	hide               []string
 }
 
 func newDLQ() *cobra.Command {
@@ -54,6 +55,7 @@ At three in the morning:
   relay dlq discard --inbox inventory --n 17 --reason "test order, see OPS-123"`,
 	}
 	cmd.PersistentFlags().BoolVar(&f.json, "json", false, "print JSON")
+	cmd.PersistentFlags().StringSliceVar(&f.hide, "hide", nil, "`fields` of payloads not to show, beside those of the configuration: name, path.to.name, or all")
 	cmd.AddCommand(newDLQList(f), newDLQShow(f), newDLQExport(f),
 		newDLQAction(f, "redrive", "Have dead events published or handled again, and what waits behind them, in order", `
 An outbox's events are published again by its relays. A consumer's are handled again

@@ -15,6 +15,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/outboxkit/outboxkit/event"
+	"github.com/outboxkit/outboxkit/internal/redact"
 	"github.com/outboxkit/outboxkit/schema/avro"
 )
 
@@ -34,6 +35,7 @@ const (
 // decoder makes payloads readable. It takes any bytes.
 type decoder struct {
 	wire   event.WireFormat // nil: payloads are bare
+	hide   redact.Rules     // what conceal takes out
 	away   error            // the registry does not answer: it is not asked again
 	codecs map[string]*avro.Codec
 }

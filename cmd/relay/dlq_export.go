@@ -13,7 +13,7 @@ func newDLQExport(f *dlqFlags) *cobra.Command {
 		Use:   "export [--inbox NAME] [filters] > FILE",
 		Short: "Print events whole, as JSON, one a line",
 		Long: `Print events whole, as JSON, one a line: every field, the payload in base64 and, where
-it can be read, decoded. One event is in memory at a time. Nothing is changed.`,
+it can be read, decoded; where fields are hidden, decoded only and without them. One event is in memory at a time. Nothing is changed.`,
 		Example: `  relay dlq export --inbox inventory --state dead > dead.jsonl`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

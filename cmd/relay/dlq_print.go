@@ -110,7 +110,11 @@ func payloadText(l letter) string {
 	if l.Tombstone {
 		return "none (a tombstone)"
 	}
-	text := fmt.Sprintf("%d bytes", len(l.Payload))
+	size := int64(len(l.Payload))
+	if l.Hidden {
+		size = l.Bytes
+	}
+	text := fmt.Sprintf("%d bytes", size)
 	if l.DecodedAs != "" {
 		text += " of " + l.DecodedAs
 	}
@@ -124,6 +128,8 @@ func payloadText(l letter) string {
 		text += "\n" + plain
 	case l.Decoded != nil && json.Indent(&pretty, l.Decoded, "", "  ") == nil:
 		text += "\n" + pretty.String()
+	case l.Hidden:
+		text += "\nhidden, as the configuration or --hide says"
 	default:
 		text += fmt.Sprintf("\n%x", l.Payload[:min(len(l.Payload), hexShown)])
 		if len(l.Payload) > hexShown {

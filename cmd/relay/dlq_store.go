@@ -78,6 +78,7 @@ type letter struct {
 	Headers       json.RawMessage `json:"headers,omitempty"`
 	Payload       []byte          `json:"payload,omitempty"`   // as stored, in base64
 	Tombstone     bool            `json:"tombstone,omitempty"` // the payload is not empty: there is none
+	Hidden        bool            `json:"hidden,omitempty"`    // what the configuration hides of the payload is not here
 	decoded
 	Action       string    `json:"action,omitempty"`
 	ActionAt     time.Time `json:"action_at,omitzero"`
@@ -92,10 +93,18 @@ func (f *dlqFlags) on(ctx context.Context, run func(deadStore) error) error {
 	}
 	if f.inbox == "" {
 		return f.at.on(ctx, func(pool *pgxpool.Pool, c config) error {
-			return run(outboxStore{pool, c.Database.Schema, &decoder{}})
+			hide, err := hideRules(c.Hide, f.hide)
+			if err != nil {
+				return err
+			}
+			return run(outboxStore{pool, c.Database.Schema, &decoder{hide: hide}})
 		})
 	}
 	entry, err := f.at.inbox(f.inbox)
+	if err != nil {
+		return err
+	}
+	hide, err := hideRules(entry.hide, f.hide)
 	if err != nil {
 		return err
 	}
@@ -108,7 +117,7 @@ func (f *dlqFlags) on(ctx context.Context, run func(deadStore) error) error {
 		return err
 	}
 	defer pool.Close()
-	return run(inboxStore{pool, entry.Schema, &decoder{wire: wire}})
+	return run(inboxStore{pool, entry.Schema, &decoder{wire: wire, hide: hide}})
 }
 
 type outboxStore struct {
@@ -139,6 +148,7 @@ func (outboxStore) letter(e *relay.ParkedEvent) letter {
 func (s outboxStore) wholeLetter(ctx context.Context, e *relay.ParkedEvent) letter {
 	l := s.letter(e)
 	l.Tombstone, l.decoded = e.Payload == nil, s.decode(ctx, e.Topic, e.Schema, e.Payload)
+	s.conceal(&l)
 	return l
 }
 
@@ -214,6 +224,7 @@ func (inboxStore) letter(d *inbox.DeadLetter) letter {
 func (s inboxStore) wholeLetter(ctx context.Context, d *inbox.DeadLetter) letter {
 	l := s.letter(d)
 	l.Tombstone, l.decoded = d.Payload == nil, s.decode(ctx, d.Topic, event.Schema{}, d.Payload)
+	s.conceal(&l)
 	return l
 }
 

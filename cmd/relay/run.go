@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"log/slog"
 	"net/url"
 	"strings"
@@ -66,11 +65,12 @@ below as flags. Flags go before the environment, and that before the file.`,
 func openPool(ctx context.Context, c config) (*pgxpool.Pool, error) {
 	pc, err := pgxpool.ParseConfig(c.Database.URL)
 	if err != nil {
-		return nil, wrongUse("the database's URL is not a Postgres URL: write postgres://user:password@host:5432/database") // its own error may repeat the password
+		return nil, wrongUse("the database's URL %s", urlProblem(err))
 	}
 	if c.Database.Password != "" {
 		pc.ConnConfig.Password = c.Database.Password
 	}
+	c.Database.renewCertificates(pc)
 	// Many databases in one process: no more connections than can be busy at once,
 	// and only one or two where nothing happens. The URL may ask for more.
 	// One of them is for the figures of /metrics, a few queries each 15 s.
@@ -85,15 +85,14 @@ func openPool(ctx context.Context, c config) (*pgxpool.Pool, error) {
 }
 
 func (k *kafkaConfig) config(log *slog.Logger) kafka.Config {
-	cfg := kafka.Config{Brokers: k.Brokers, Username: k.Username, Password: k.Password, Logger: log}
-	if k.TLS {
-		cfg.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+	return kafka.Config{
+		Brokers: k.Brokers, TLSFiles: k.TLS.files(), Mechanism: kafka.Mechanism(strings.ToUpper(k.Mechanism)),
+		Username: k.Username, Password: k.Password, Token: k.token(), Logger: log,
 	}
-	return cfg
 }
 
 func (q *rabbitmqConfig) config(log *slog.Logger) rabbitmq.PublisherConfig {
-	cfg := rabbitmq.PublisherConfig{URL: q.url(), Exchange: q.Exchange, Queues: q.Queues, Declare: q.Declare, Route: q.route(), Logger: log}
+	cfg := rabbitmq.PublisherConfig{URL: q.url(), TLSFiles: q.TLS.files(), Exchange: q.Exchange, Queues: q.Queues, Declare: q.Declare, Route: q.route(), Logger: log}
 	if cfg.Route != nil {
 		cfg.Exchange = "" // route returns it
 	}
@@ -112,7 +111,7 @@ func (q *rabbitmqConfig) url() string {
 
 func (r registryConfig) config() registry.Config {
 	subject, _ := schema.ParseStrategy(r.Subject) // checked by loadConfig
-	return registry.Config{URL: r.URL, Register: r.Register, Username: r.Username, Password: r.Password, BearerToken: r.Token, Subject: subject}
+	return registry.Config{URL: r.URL, TLSFiles: r.TLS.files(), Register: r.Register, Username: r.Username, Password: r.Password, BearerToken: r.Token, Subject: subject}
 }
 
 // format returns nil, bare bytes, by default.

@@ -49,6 +49,8 @@ var rules = []struct {
 	{packages: []string{"outbox/outboxtest", "inbox/inboxtest"}, forbidden: slices.Concat(brokerClients, adapters, avro, telemetry, ownPostgres)},
 	{packages: []string{"postgrestest"}, forbidden: slices.Concat(brokerClients, adapters, avro, telemetry, engines)},
 	{packages: []string{"brokers/kafka", "brokers/rabbitmq"}, forbidden: slices.Concat(engines, testLibraries, kits)},
+	// What every adapter imports costs none of them a library of another's.
+	{packages: []string{"certs"}, forbidden: slices.Concat(brokerClients, adapters, engines, avro, telemetry, testLibraries)},
 	{packages: []string{"telemetry"}, forbidden: slices.Concat(brokerClients, adapters, avro, telemetrySDKs, testLibraries, kits)},
 	{packages: []string{"schema/json", "schema/registry"}, forbidden: avro}, // hamba works behind the guard of schema/avro only
 	{packages: []string{"schema"}, forbidden: slices.Concat(brokerClients, adapters, engines, telemetry, testLibraries)},
@@ -60,7 +62,7 @@ var exempt = []string{"dedup/deduptest", "brokers/brokertest", "outbox/outboxtes
 
 // onlyStandardLibrary are the packages that sharing a type costs nothing, and the
 // checker and the model, which must not share a mistake with what they judge.
-var onlyStandardLibrary = []string{"event", "brokers", "internal/planted", "internal/history", "internal/model"}
+var onlyStandardLibrary = []string{"event", "brokers", "certs", "internal/planted", "internal/history", "internal/model"}
 
 func TestForbiddenImports(t *testing.T) {
 	all := list(t)

@@ -16,12 +16,18 @@ const startTimeout = 3 * time.Minute
 // It takes about five seconds.
 func OwnKafka(t testing.TB) *kafka.Server {
 	t.Helper()
+	return OwnKafkaWith(t, kafka.Config{})
+}
+
+// OwnKafkaWith is [OwnKafka] with a configuration.
+func OwnKafkaWith(t testing.TB, cfg kafka.Config) *kafka.Server {
+	t.Helper()
 	if err := kafka.Available(); err != nil {
 		missing(t, "no Kafka can be started here: "+err.Error()+" (`make test` brings it)")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
-	s, err := kafka.Start(ctx, kafka.Config{})
+	s, err := kafka.Start(ctx, cfg)
 	if err != nil {
 		t.Fatal("svctest: ", err)
 	}
@@ -33,12 +39,18 @@ func OwnKafka(t testing.TB) *kafka.Server {
 // restart. It takes about five seconds.
 func OwnRabbitMQ(t testing.TB) *rabbitmq.Server {
 	t.Helper()
+	return OwnRabbitMQWith(t, rabbitmq.Config{})
+}
+
+// OwnRabbitMQWith is [OwnRabbitMQ] with a configuration.
+func OwnRabbitMQWith(t testing.TB, cfg rabbitmq.Config) *rabbitmq.Server {
+	t.Helper()
 	if err := rabbitmq.Available(); err != nil {
 		missing(t, "no RabbitMQ can be started here: "+err.Error()+" (`make test` brings it)")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
-	s, err := rabbitmq.Start(ctx, rabbitmq.Config{})
+	s, err := rabbitmq.Start(ctx, cfg)
 	if err != nil {
 		t.Fatal("svctest: ", err)
 	}

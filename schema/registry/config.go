@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/outboxkit/outboxkit/certs"
 	"github.com/outboxkit/outboxkit/event"
 	"github.com/outboxkit/outboxkit/schema"
 )
@@ -22,8 +23,12 @@ type Config struct {
 	BearerToken string
 	// TLS is the configuration for https. Default: the system's certificates.
 	TLS *tls.Config
+	// TLSFiles are certificates for https from files, which are read at each request:
+	// renewed ones are used without a restart. Requests are few, because answers are
+	// remembered; each makes a connection. Default nil: none.
+	TLSFiles *certs.Files
 	// HTTPClient sends the requests, if proxies or tracing are needed; it is copied.
-	// Default: a client of its own. Set either this or TLS.
+	// Default: a client of its own. Set either this, TLS or TLSFiles.
 	HTTPClient *http.Client
 	// Timeout bounds one request. Default: 5 seconds.
 	Timeout time.Duration
@@ -77,6 +82,10 @@ func (c *Config) validate() error {
 	switch {
 	case c.BearerToken != "" && (c.Username != "" || c.Password != ""):
 		return &event.FieldError{Field: "registry.Config.BearerToken", Problem: "is set together with a user or password", Hint: "use one of them"}
+	case c.TLSFiles != nil && (c.TLS != nil || c.HTTPClient != nil):
+		return &event.FieldError{Field: "registry.Config.TLSFiles", Problem: "is set together with TLS or HTTPClient", Hint: "set one of them"}
+	case c.TLSFiles != nil && u.Scheme != "https":
+		return &event.FieldError{Field: "registry.Config.TLSFiles", Problem: "is set but the URL is plain text", Hint: "write https://"}
 	case c.TLS != nil && c.HTTPClient != nil:
 		return &event.FieldError{Field: "registry.Config.TLS", Problem: "is set together with HTTPClient", Hint: "set it on the client's transport"}
 	case c.Timeout < 0:

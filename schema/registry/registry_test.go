@@ -16,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/outboxkit/outboxkit/certs"
 	"github.com/outboxkit/outboxkit/event"
 	"github.com/outboxkit/outboxkit/internal/svctest"
 	"github.com/outboxkit/outboxkit/schema/avro"
@@ -343,6 +344,8 @@ func TestConfigIsChecked(t *testing.T) {
 		"Config.Username is set":             {URL: "http://user:s3cret@host", Username: "u"},
 		"Config.BearerToken is set":          {URL: "http://user:s3cret@host", BearerToken: "t"},
 		"Config.TLS is set":                  {URL: "http://host", TLS: &tls.Config{MinVersion: tls.VersionTLS12}, HTTPClient: &http.Client{}},
+		"Config.TLSFiles is set together":    {URL: "https://host", TLSFiles: &certs.Files{}, HTTPClient: &http.Client{}},
+		"Config.TLSFiles is set but the URL": {URL: "http://host", TLSFiles: &certs.Files{}},
 		`Config.Timeout "-1s" is negative`:   {URL: "http://host", Timeout: -time.Second},
 		"Config.Attempts is negative":        {URL: "http://host", Attempts: -1},
 	} {

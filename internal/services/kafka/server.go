@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	_ "embed"
@@ -9,6 +10,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -47,9 +50,11 @@ func Available() error {
 type Config struct {
 	// Port of the broker on 127.0.0.1. Default: a free one.
 	Port int
-	// Settings are added to, or replace, lines of server.properties. Default:
-	// none.
+	// Settings are added to, or replace, lines of server.properties. {dir} in a
+	// value is the server's folder. Default: none.
 	Settings map[string]string
+	// Files are written into the server's folder, by name. Default: none.
+	Files map[string][]byte
 	// Listeners are further ways to the broker, each telling its clients an address
 	// of its own: a proxy's, for example. Default: none.
 	Listeners []Listener
@@ -57,8 +62,9 @@ type Config struct {
 
 // Listener is a further way to the broker.
 type Listener struct {
-	Port       int    // on 127.0.0.1
-	Advertised string // host:port that clients are told
+	Port       int    // on 127.0.0.1; 0: a free one
+	Advertised string // host:port that clients are told; "": the port
+	Protocol   string // PLAINTEXT (default), SSL, SASL_PLAINTEXT or SASL_SSL
 }
 
 // Server is a Kafka broker with its own data. Its methods may be called from
@@ -94,8 +100,21 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 			return nil, err
 		}
 	}
+	s.cfg.Listeners = slices.Clone(cfg.Listeners)
+	for i := range s.cfg.Listeners {
+		if l := &s.cfg.Listeners[i]; l.Port == 0 {
+			if l.Port, err = proc.FreePort(); err != nil {
+				return nil, err
+			}
+		}
+	}
 	if s.dir, err = proc.TempDir("kafka", nil); err != nil {
 		return nil, err
+	}
+	for name, data := range cfg.Files {
+		if err := s.WriteFile(name, data); err != nil {
+			return nil, errors.Join(err, s.Close(ctx))
+		}
 	}
 	if err := s.format(ctx); err != nil {
 		return nil, errors.Join(err, s.Close(ctx))
@@ -104,6 +123,12 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 		return nil, errors.Join(err, s.Close(ctx))
 	}
 	return s, nil
+}
+
+// WriteFile writes a file into the server's folder. Those that a listener uses are
+// read at the next Start.
+func (s *Server) WriteFile(name string, data []byte) error {
+	return os.WriteFile(filepath.Join(s.dir, name), data, 0o600)
 }
 
 // format writes the configuration and the metadata of an empty cluster.
@@ -188,6 +213,9 @@ func (s *Server) Close(context.Context) error {
 // Addr returns the broker's host:port.
 func (s *Server) Addr() string { return proc.Address(s.cfg.Port) }
 
+// ListenerAddr returns the host:port of one of Config.Listeners.
+func (s *Server) ListenerAddr(i int) string { return proc.Address(s.cfg.Listeners[i].Port) }
+
 // Brokers returns the bootstrap addresses.
 func (s *Server) Brokers() []string { return []string{s.Addr()} }
 
@@ -227,11 +255,11 @@ func (s *Server) configuration() []byte {
 	}
 	for i, l := range s.cfg.Listeners {
 		settings["listeners"] += fmt.Sprintf(",L%d://%s", i, proc.Address(l.Port))
-		settings["advertised.listeners"] += fmt.Sprintf(",L%d://%s", i, l.Advertised)
-		settings["listener.security.protocol.map"] += fmt.Sprintf(",L%d:PLAINTEXT", i)
+		settings["advertised.listeners"] += fmt.Sprintf(",L%d://%s", i, cmp.Or(l.Advertised, proc.Address(l.Port)))
+		settings["listener.security.protocol.map"] += fmt.Sprintf(",L%d:%s", i, cmp.Or(l.Protocol, "PLAINTEXT"))
 	}
 	for k, v := range s.cfg.Settings {
-		settings[k] = v
+		settings[k] = strings.ReplaceAll(v, "{dir}", s.dir)
 	}
 	var b []byte
 	for k, v := range settings {

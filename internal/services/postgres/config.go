@@ -8,6 +8,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strings"
 )
 
 // DefaultVersion is the PostgreSQL version that runs unless
@@ -28,8 +29,11 @@ type Config struct {
 	// off, which makes commits several times faster.
 	Durable bool
 	// Settings are added to, or replace, the server's settings, for example
-	// "wal_level": "logical". Default: none.
+	// "wal_level": "logical". {dir} in a value is the server's folder. Default: none.
 	Settings map[string]string
+	// Files are written into the server's folder, by name, readable by the server
+	// alone. Default: none.
+	Files map[string][]byte
 	// Clock lets SetClock move the server's clock, with libfaketime. Default:
 	// false.
 	Clock bool
@@ -53,8 +57,8 @@ func (c Config) validate() error {
 	return errors.Join(errs...)
 }
 
-// arguments returns the postgres command line for the data folder.
-func (c Config) arguments(data string) []string {
+// arguments returns the postgres command line for the server's folder and its data.
+func (c Config) arguments(dir, data string) []string {
 	settings := map[string]string{
 		"listen_addresses":          "127.0.0.1",
 		"port":                      fmt.Sprint(c.Port),
@@ -74,7 +78,7 @@ func (c Config) arguments(data string) []string {
 	maps.Copy(settings, c.Settings)
 	args := []string{"-D", data}
 	for _, k := range slices.Sorted(maps.Keys(settings)) {
-		args = append(args, "-c", k+"="+settings[k])
+		args = append(args, "-c", k+"="+strings.ReplaceAll(settings[k], "{dir}", dir))
 	}
 	return args
 }

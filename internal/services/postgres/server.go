@@ -69,7 +69,27 @@ func prepare(ctx context.Context, cfg Config) (*Server, error) {
 	if s.dir, err = proc.TempDir("postgres", s.account); err != nil {
 		return nil, err
 	}
+	for name, data := range cfg.Files {
+		if err := s.WriteFile(name, data); err != nil {
+			return nil, errors.Join(err, s.Close(ctx))
+		}
+	}
 	return s, nil
+}
+
+// WriteFile writes a file into the server's folder, for the server alone. A running
+// server reads certificates and pg_hba.conf again after Reload.
+func (s *Server) WriteFile(name string, data []byte) error {
+	path := filepath.Join(s.dir, name)
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		return err
+	}
+	return s.account.Own(path)
+}
+
+// Reload has the server read its files again, for connections from now on.
+func (s *Server) Reload(ctx context.Context) error {
+	return s.exec(ctx, "SELECT pg_reload_conf()")
 }
 
 func (s *Server) initialize(ctx context.Context) error {
@@ -95,7 +115,7 @@ func (s *Server) Start(ctx context.Context) error {
 	if s.process != nil {
 		return nil
 	}
-	spec := s.spec("postgres", s.cfg.arguments(s.data())...)
+	spec := s.spec("postgres", s.cfg.arguments(s.dir, s.data())...)
 	spec.LogFile = filepath.Join(s.dir, "log")
 	if s.cfg.Clock {
 		if err := s.fakeClock(&spec); err != nil {

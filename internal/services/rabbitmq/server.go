@@ -20,8 +20,16 @@ import (
 type Config struct {
 	// Port of AMQP on 127.0.0.1. Default: a free one.
 	Port int
-	// Settings are lines of rabbitmq.conf. Default: none.
+	// TLSPort is the port of AMQP over TLS on 127.0.0.1, which Settings must
+	// configure (ssl_options.*). Default: no TLS; -1 takes a free one.
+	TLSPort int
+	// Plugins to enable. Default: none.
+	Plugins []string
+	// Settings are lines of rabbitmq.conf. {dir} in a value is the server's folder.
+	// Default: none.
 	Settings map[string]string
+	// Files are written into the server's folder, by name. Default: none.
+	Files map[string][]byte
 }
 
 // Server is a RabbitMQ node with its own data. Its methods may be called from
@@ -68,7 +76,12 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if s.account, err = proc.Unprivileged("rabbitmq", "nobody"); err != nil {
 		return nil, err
 	}
-	for _, port := range []*int{&s.cfg.Port, &s.epmdPort, &s.distPort} {
+	s.cfg.TLSPort = max(cfg.TLSPort, 0)
+	ports := []*int{&s.cfg.Port, &s.epmdPort, &s.distPort}
+	if cfg.TLSPort < 0 {
+		ports = append(ports, &s.cfg.TLSPort)
+	}
+	for _, port := range ports {
 		if *port == 0 {
 			if *port, err = proc.FreePort(); err != nil {
 				return nil, err
@@ -89,13 +102,31 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 
 func (s *Server) configure() error {
 	conf := fmt.Sprintf("listeners.tcp.1 = %s\ndisk_free_limit.absolute = 50MB\n", s.Addr())
+	if s.cfg.TLSPort > 0 {
+		conf += fmt.Sprintf("listeners.ssl.1 = %s\n", s.TLSAddr())
+	}
 	for k, v := range s.cfg.Settings {
-		conf += k + " = " + v + "\n"
+		conf += k + " = " + strings.ReplaceAll(v, "{dir}", s.dir) + "\n"
+	}
+	for name, data := range s.cfg.Files {
+		if err := s.WriteFile(name, data); err != nil {
+			return err
+		}
 	}
 	return errors.Join(
 		os.WriteFile(filepath.Join(s.dir, "rabbitmq.conf"), []byte(conf), 0o644),
-		os.WriteFile(filepath.Join(s.dir, "enabled_plugins"), []byte("[].\n"), 0o644),
+		os.WriteFile(filepath.Join(s.dir, "enabled_plugins"), []byte("["+strings.Join(s.cfg.Plugins, ",")+"].\n"), 0o644),
 	)
+}
+
+// WriteFile writes a file into the server's folder, for the server alone. It reads
+// certificates at the next Start.
+func (s *Server) WriteFile(name string, data []byte) error {
+	path := filepath.Join(s.dir, name)
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		return err
+	}
+	return s.account.Own(path)
 }
 
 // environment keeps the node away from the machine's own RabbitMQ, and what it
@@ -202,6 +233,9 @@ func (s *Server) URL() string { return "amqp://guest:guest@" + s.Addr() + "/" }
 
 // Addr returns the server's host:port.
 func (s *Server) Addr() string { return proc.Address(s.cfg.Port) }
+
+// TLSAddr returns the host:port of AMQP over TLS.
+func (s *Server) TLSAddr() string { return proc.Address(s.cfg.TLSPort) }
 
 // Pid returns the process id of the running server, 0 while it is stopped.
 func (s *Server) Pid() int {
