@@ -64,6 +64,9 @@ type ParkedStatus struct {
 	Retrying int64 `json:"retrying"` // tried again by themselves
 	Blocked  int64 `json:"blocked"`  // wait behind an earlier event of their key
 	Dead     int64 `json:"dead"`     // wait for a person
+	// BlockedKeys is the number of topics' keys that stand still: later events of
+	// theirs wait behind a parked one, or will.
+	BlockedKeys int64 `json:"blocked_keys"`
 	// Exact is false if there are more than were counted.
 	Exact bool `json:"exact"`
 	// OldestSeconds is the time since the first of those counted was parked, 0 if
@@ -201,7 +204,7 @@ func (s statusReader) pipelines(ctx context.Context) (list []PipelineStatus, at 
 	}
 	var k ParkedStatus
 	if err := s.each(ctx, sqlStatusParked, []any{ParkedCounted},
-		[]any{&name, &k.Retrying, &k.Blocked, &k.Dead, &k.Exact, &k.OldestSeconds}, func() {
+		[]any{&name, &k.Retrying, &k.Blocked, &k.Dead, &k.BlockedKeys, &k.Exact, &k.OldestSeconds}, func() {
 			if i, ok := index[name]; ok {
 				list[i].Parked = k
 			}

@@ -6,9 +6,9 @@ const (
 	sqlStatusOwners    = `SELECT l.pipeline, l.owner, count(*)::int, coalesce(bool_or(` + sqlLive + `), false)
 FROM {s}.lease l LEFT JOIN {s}.instance i ON i.name = l.owner GROUP BY l.pipeline, l.owner ORDER BY l.pipeline, l.owner`
 	sqlStatusParked = `SELECT p.name, count(*) FILTER (WHERE state = 'retrying'), count(*) FILTER (WHERE state = 'blocked'),
-  count(*) FILTER (WHERE state = 'dead'), count(*) < $1::bigint, extract(epoch FROM clock_timestamp() - min(parked_at))::float8
+  count(*) FILTER (WHERE state = 'dead'), count(DISTINCT (destination, key)) FILTER (WHERE blocks), count(*) < $1::bigint, extract(epoch FROM clock_timestamp() - min(parked_at))::float8
 FROM {s}.pipeline p CROSS JOIN LATERAL (
-  SELECT state, parked_at FROM {s}.parked WHERE pipeline = p.name AND state <> 'discarded' LIMIT $1::bigint) e GROUP BY p.name`
+  SELECT state, parked_at, destination, key, blocks FROM {s}.parked WHERE pipeline = p.name AND state <> 'discarded' LIMIT $1::bigint) e GROUP BY p.name`
 	sqlStatusReports = `SELECT r.key, i.name, r.value FROM {s}.instance i, jsonb_each(i.report) r
 WHERE ` + sqlLive + ` ORDER BY i.name`
 	sqlStatusInstances = `SELECT name, started_at, extract(epoch FROM clock_timestamp() - started_at)::float8, extract(epoch FROM expires_at - clock_timestamp())::float8, ` + sqlLive + `

@@ -100,6 +100,8 @@ FROM generate_series(1, 50) g`)
 	require.InDelta(t, 3600, p.OldestSeconds, 60)
 	p.OldestSeconds = 0
 	require.Equal(t, ParkedStatus{Dead: 20, Blocked: 10, Retrying: 10, Exact: true}, p)
+	db.exec(t, `UPDATE outbox.parked SET blocks = state <> 'discarded', key = 'k' || n % 3`)
+	require.EqualValues(t, 3, backlog(t, db).Parked.BlockedKeys)
 
 	require.ErrorIs(t, DropPipeline(t.Context(), db.relay, "", "test", DropOptions{}), ErrPipelineParked)
 	require.NoError(t, DropPipeline(t.Context(), db.relay, "", "other", DropOptions{}))

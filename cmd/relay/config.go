@@ -75,6 +75,7 @@ type rabbitmqConfig struct {
 	TLS        *tlsConfig `yaml:"tls"`
 	Exchange   string     `yaml:"exchange" default:"the default exchange" doc:"exchange that must exist; with the default exchange the routing key is the queue's name"`
 	RoutingKey string     `yaml:"routing_key" default:"{topic}" doc:"may contain {topic}, as mapped, and {type}; not with queues"`
+	Management string     `yaml:"management" secret:"url" doc:"https://user:password@host:15671 of the management API, for relay doctor alone, which learns of queues' settings there; its user is that of url unless it has one, and tls applies"`
 	Queues     int        `yaml:"queues" default:"0" doc:"n > 0: spread a topic over <topic>.0 to <topic>.<n-1> by key"`
 	Declare    bool       `yaml:"declare" default:"false" doc:"create missing queues, named like the routing key, as quorum queues with a single active consumer, and bind them"`
 }

@@ -108,6 +108,7 @@ const referenceTail = `
 | 0 | done; of a check: nothing found |
 | 1 | it failed, or the answer is no: events refused or dead again, schemas not compatible, a database that gave no status or was not served |
 | 2 | wrong flags, arguments or configuration: nothing was done, and trying again does not help |
+| 3 | ` + "`relay doctor`" + ` found failures: something stands still, or is not as promised |
 
 With ` + "`--json`" + ` results go to standard output as JSON, one object a line. Messages and errors are text on standard error,
 also then.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"net/http"
 	"regexp"
 	"strconv"
 	"strings"
@@ -39,6 +40,14 @@ func (t *tlsConfig) files() *certs.Files {
 		ca = ""
 	}
 	return &certs.Files{CAFile: ca, CertFile: t.CertFile, KeyFile: t.KeyFile, ServerName: t.ServerName}
+}
+
+// httpClient reads the files at each request.
+func (t *tlsConfig) httpClient() *http.Client {
+	if t == nil {
+		return http.DefaultClient
+	}
+	return &http.Client{Transport: t.files().Transport()}
 }
 
 // fileKeys are the keys of a block by the fields of certs.Files.

@@ -12,6 +12,7 @@ import (
 const (
 	exitFailed = 1 // it failed, or the answer is no
 	exitUsage  = 2 // wrong flags, arguments or configuration: nothing was done
+	exitFound  = 3 // relay doctor found failures
 )
 
 // usageError is a mistake in what was asked. Nothing has been done.

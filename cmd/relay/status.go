@@ -17,8 +17,10 @@ import (
 func newStatus() *cobra.Command {
 	var at place
 	var out form
+	var watch bool
+	var every time.Duration
 	cmd := &cobra.Command{
-		Use:   "status --config relay.yaml",
+		Use:   "status --config relay.yaml [--watch]",
 		Short: "Print backlog, owners and slots of the databases",
 		Long: `Print what the databases know: each pipeline's backlog and the age of its oldest
 unsent event, its rate and the circuits that are not closed, as of the relays' last
@@ -27,8 +29,13 @@ and the log's slots. It
 works whether a relay runs or not, and looks at no more than some ten thousand events
 of a pipeline: beyond that the backlog is an estimate, marked with ~.
 
-With --json one object is printed for each database.`,
+With --json one object is printed for each database.
+
+With --watch it looks again and again until it is interrupted: in place on a terminal,
+elsewhere with a line for each pipeline, or with --json an object for each database. A
+database that does not answer is named, and asked again.`,
 		Example: `  relay status --config relay.yaml
+  relay status --watch
   relay status --database shop --json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -44,11 +51,16 @@ With --json one object is printed for each database.`,
 				}
 				list = []databaseEntry{{databaseConfig: one.Database, Name: at.database, Pipelines: one.Pipelines}}
 			}
+			if watch {
+				return watchStatus(cmd.Context(), cmd.OutOrStdout(), c, list, every, out.json)
+			}
 			return printStatus(cmd.Context(), cmd.OutOrStdout(), c, list, out.json)
 		},
 	}
 	at.flags(cmd)
 	out.flag(cmd)
+	cmd.Flags().BoolVar(&watch, "watch", false, "look again and again")
+	cmd.Flags().DurationVar(&every, "every", 2*time.Second, "pause between two looks of --watch")
 	return cmd
 }
 
@@ -168,6 +180,9 @@ func parkedCounts(p relay.ParkedStatus) string {
 		return "-"
 	}
 	text := fmt.Sprintf("%d dead, %d retrying, %d blocked", p.Dead, p.Retrying, p.Blocked)
+	if p.BlockedKeys > 0 {
+		text += fmt.Sprintf(" (%d keys stand still)", p.BlockedKeys)
+	}
 	if !p.Exact {
 		text = "at least " + text
 	}

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-
-	"github.com/outboxkit/outboxkit/certs"
 )
 
 // maxResponse bounds what is read of a response, decompressed: a schema of the
@@ -49,24 +47,6 @@ func (b *boundedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// fresh sends each request over a connection of its own, with the certificates as
-// they are then, also through a proxy.
-type fresh struct{ files certs.Files }
-
-func (t fresh) RoundTrip(r *http.Request) (*http.Response, error) {
-	conf, err := t.files.Config(r.URL.Hostname())
-	if err != nil {
-		return nil, err
-	}
-	tr := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert // net/http says so
-	tr.TLSClientConfig, tr.DisableKeepAlives = conf, true
-	resp, err := tr.RoundTrip(r)
-	if err != nil {
-		return nil, certs.Explain(err)
-	}
-	return resp, nil
-}
-
 // httpClient builds the client of a valid configuration.
 func httpClient(cfg Config) *http.Client {
 	client := &http.Client{}
@@ -83,7 +63,7 @@ func httpClient(cfg Config) *http.Client {
 		base = tr
 	}
 	if cfg.TLSFiles != nil {
-		base = fresh{*cfg.TLSFiles}
+		base = cfg.TLSFiles.Transport()
 	}
 	client.Transport = bounded{base}
 	client.Timeout = cfg.Timeout
