@@ -7,7 +7,7 @@ NESTED = $(patsubst %/go.mod,%,$(wildcard examples/*/go.mod bench/go.mod))
 
 FAULT_MINUTES ?= 20
 
-.PHONY: help test test-go faults faults-planted test-faults test-local services demo bench-relay bench-consume bench-effect bench-peers bench-compare plots fuzz lint sums
+.PHONY: help test test-go faults faults-planted test-faults test-local services demo bench-relay bench-consume bench-effect bench-peers bench-compare plots screenshots fuzz lint sums
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ bench-effect: ## from commit to effect: latency, rate, cost by stage, over both 
 
 plots: ## docs/figures/*.svg from the lines beside them
 	@$(GO) -C bench run ./plots ../docs/figures
+
+screenshots: ## docs/figures/page*.png: the web page of a live relay, in Chromium
+	@OUTBOXKIT_REQUIRE_SERVICES=1 OUTBOXKIT_SCREENSHOTS=$(CURDIR)/docs/figures $(GO) test ./cmd/relay -count 1 -run '^TestPageInABrowser$$'
 
 bench-peers: ## outboxkit beside Debezium and watermill, which it fetches; BENCH_PEERS=name
 	@$(SERVICES) run -- $(GO) -C bench run . peers

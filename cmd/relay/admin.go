@@ -14,6 +14,7 @@ import (
 
 	"github.com/outboxkit/outboxkit/event"
 	"github.com/outboxkit/outboxkit/internal/admin"
+	"github.com/outboxkit/outboxkit/relay"
 	"github.com/outboxkit/outboxkit/relay/health"
 )
 
@@ -94,7 +95,9 @@ func (v *validator) checkAdminFiles(c *adminConfig) {
 // adminListeners are the daemon's HTTP servers.
 type adminListeners struct {
 	log     *slog.Logger
-	probes  *http.Server // nil: none
+	probes  *http.Server   // nil: none
+	routes  *http.ServeMux // of the guarded listener; nil: none
+	page    *webPage       // nil: none
 	stop    context.CancelFunc
 	serving sync.WaitGroup
 }
@@ -130,18 +133,31 @@ func startAdmin(ctx context.Context, c adminConfig, metrics http.Handler, relays
 }
 
 // serve opens the guarded listener.
-func (a *adminListeners) serve(ctx context.Context, c adminConfig, h http.Handler) error {
-	s, err := admin.Listen(c.config(a.log), h)
+func (a *adminListeners) serve(ctx context.Context, c adminConfig, all *http.ServeMux) error {
+	s, err := admin.Listen(c.config(a.log), all)
 	if err != nil {
 		return fmt.Errorf("admin.listen: %w", err)
 	}
 	a.log.Info("relay: listening", "what", "admin.listen", "address", s.Addr().String())
+	a.routes = all
 	a.serving.Go(func() {
 		if err := s.Run(ctx); err != nil {
 			a.log.Error("relay: the admin listener ended", "what", "admin.listen", "error", err)
 		}
 	})
 	return nil
+}
+
+// showPage adds the web page to the guarded listener, if there is one. It shows how a
+// relay drains, so it does not end with ctx.
+func (a *adminListeners) showPage(ctx context.Context, c config, path string, relays map[string]*relay.Relay) (err error) {
+	if a.routes == nil {
+		return nil
+	}
+	if a.page, err = startPage(context.WithoutCancel(ctx), c, path, relays, a.log); err == nil {
+		a.page.mount(a.routes)
+	}
+	return err
 }
 
 // serveProbes opens the one that asks for nothing.
@@ -172,5 +188,8 @@ func (a *adminListeners) Close() error {
 		}
 	}
 	a.serving.Wait()
+	if a.page != nil {
+		a.page.close() // after the requests that need its connections
+	}
 	return nil
 }

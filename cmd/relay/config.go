@@ -18,7 +18,7 @@ import (
 type config struct {
 	Database     databaseConfig   `yaml:"database"`
 	Databases    []databaseEntry  `yaml:"databases" doc:"instead of database: several, each served on its own"`
-	Inboxes      []inboxEntry     `yaml:"inboxes" doc:"consumers' databases, for relay dlq --inbox NAME; relay run does not use them, and a file may have this list alone"`
+	Inboxes      []inboxEntry     `yaml:"inboxes" doc:"consumers' databases, for relay dlq --inbox NAME, relay explain, relay doctor and the web page; nothing is published from them, relay run does not need them, and a file may have this list alone"`
 	Instance     string           `yaml:"instance" default:"host name" flag:"instance" doc:"name in the database and in logs; a random suffix is added"`
 	Lease        duration         `yaml:"lease" default:"15s" flag:"lease" doc:"how long this relay may be silent before others take its shards over; at least 1s"`
 	Retention    duration         `yaml:"retention" default:"72h" flag:"retention" doc:"how long published events are kept, at least"`

@@ -126,7 +126,7 @@ func referenceText(root *cobra.Command) string {
 			b.WriteString("Instead of `database`: each is served on its own. `databases[N].pipelines` is a list like `pipelines`, of this database\nalone, with variables such as `OUTBOXKIT_DATABASES_0_PIPELINES_0_NAME`.\n\n")
 		}
 		if g.prefix == "inboxes[N]." {
-			b.WriteString("Consumers' databases, for `relay dlq --inbox NAME`; `relay run` does not use them. A file may have this list alone.\n\n")
+			b.WriteString("Consumers' databases, for `relay dlq --inbox NAME`, `relay explain`, `relay doctor` and the web page; nothing is published from\nthem, and `relay run` does not need them. A file may have this list alone.\n\n")
 		}
 		b.WriteString("| key | default | variable, flag | |\n|---|---|---|---|\n")
 		var rest []documentedSetting

@@ -50,13 +50,24 @@ func printable(s string) string {
 // letterText is a whole event for people.
 func letterText(l letter) string {
 	var b strings.Builder
+	for _, line := range append(letterLines(l), letterLine{"payload", payloadText(l)}) {
+		first, rest, more := strings.Cut(line.text, "\n")
+		fmt.Fprintf(&b, "%-13s %s\n", line.name, printable(first))
+		if more {
+			b.WriteString(indented(rest))
+		}
+	}
+	return b.String()
+}
+
+type letterLine struct{ name, text string }
+
+// letterLines are what there is to know of an event but its payload, as it was
+// written: not yet printable.
+func letterLines(l letter) (lines []letterLine) {
 	line := func(name, value string) {
 		if value != "" {
-			first, rest, more := strings.Cut(value, "\n")
-			fmt.Fprintf(&b, "%-13s %s\n", name, printable(first))
-			if more {
-				b.WriteString(indented(rest))
-			}
+			lines = append(lines, letterLine{name, value})
 		}
 	}
 	at := func(name string, t time.Time) {
@@ -91,8 +102,7 @@ func letterText(l letter) string {
 	line("correlation", l.CorrelationID)
 	line("causation", l.CausationID)
 	line("headers", string(l.Headers))
-	line("payload", payloadText(l))
-	return b.String()
+	return lines
 }
 
 func indented(text string) string {

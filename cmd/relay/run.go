@@ -54,7 +54,7 @@ below as flags. Flags go before the environment, and that before the file.`,
 			if err != nil {
 				return err
 			}
-			return run(cmd.Context(), c)
+			return run(cmd.Context(), c, path)
 		},
 	}
 	configFlag(cmd, &path)

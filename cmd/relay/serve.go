@@ -19,7 +19,7 @@ import (
 	"github.com/outboxkit/outboxkit/relay"
 )
 
-func run(ctx context.Context, c config) (err error) {
+func run(ctx context.Context, c config, path string) (err error) {
 	log := c.Log.logger()
 	a := newAdapters(log)
 	defer func() { err = errors.Join(err, a.Close()) }()
@@ -34,6 +34,7 @@ func run(ctx context.Context, c config) (err error) {
 	}()
 	list := c.each()
 	var services []*service
+	relays := map[string]*relay.Relay{}
 	for _, d := range list {
 		log := log
 		if len(c.Databases) > 0 {
@@ -57,6 +58,7 @@ func run(ctx context.Context, c config) (err error) {
 		if err := tel.relay(r, pool, d); err != nil {
 			return err
 		}
+		relays[d.Name] = r
 		services = append(services, &service{name: d.Name, run: r.Run, log: log})
 	}
 	admin, err := startAdmin(ctx, c.Admin, tel.export.Metrics, tel.relays, log)
@@ -64,6 +66,9 @@ func run(ctx context.Context, c config) (err error) {
 		return err
 	}
 	defer admin.Close() //nolint:errcheck // nil
+	if err := admin.showPage(ctx, c, path, relays); err != nil {
+		return err
+	}
 	defer tel.watch(ctx)()
 	log.Info("relay: started", "pid", os.Getpid(), "databases", len(list), "pipelines", len(c.Pipelines))
 	if err := serve(ctx, services); err != nil {

@@ -53,6 +53,7 @@ var rules = []struct {
 	{packages: []string{"certs"}, forbidden: slices.Concat(brokerClients, adapters, engines, avro, telemetry, testLibraries)},
 	{packages: []string{"telemetry"}, forbidden: slices.Concat(brokerClients, adapters, avro, telemetrySDKs, testLibraries, kits)},
 	{packages: []string{"schema/json", "schema/registry"}, forbidden: avro}, // hamba works behind the guard of schema/avro only
+	{packages: []string{"internal/page"}, forbidden: slices.Concat(brokerClients, adapters, avro, telemetry, testLibraries, kits)},
 	{packages: []string{"schema"}, forbidden: slices.Concat(brokerClients, adapters, engines, telemetry, testLibraries)},
 }
 
