@@ -2,12 +2,12 @@
 
 GO ?= go
 SERVICES = $(GO) run ./internal/cmd/services
-# Modules of their own below examples/ and bench/, such as `examples/orm`.
+# Modules of their own below examples/ and bench/, such as `examples/orm`; deploy is one too.
 NESTED = $(patsubst %/go.mod,%,$(wildcard examples/*/go.mod bench/go.mod))
 
 FAULT_MINUTES ?= 20
 
-.PHONY: help test test-go faults faults-planted test-faults test-local services demo bench-relay bench-consume bench-effect bench-peers bench-compare plots screenshots fuzz lint sums
+.PHONY: help test test-go faults faults-planted test-faults test-local services demo bench-relay bench-consume bench-effect bench-peers bench-compare plots screenshots fuzz lint release sums
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -18,6 +18,7 @@ test: ## all tests on real servers, which it fetches, starts and stops; `go test
 test-go:
 	$(GO) test -race -p 1 -timeout 20m ./... # one package at a time: they start servers
 	@set -e; for m in $(NESTED); do echo "$(GO) test $$m"; (cd $$m && $(GO) test -race -timeout 20m ./...); done
+	$(GO) -C deploy test ./... # nothing runs at once there, and what it imports is long in compiling with -race
 
 faults-planted: ## the suite's own test: each bug that is planted in the product is caught (a quarter of an hour)
 	@$(SERVICES) run -- true # fetches what is missing
@@ -27,10 +28,10 @@ test-faults: ## consumers killed, frozen, flooded and cut off on real servers: s
 	$(SERVICES) run -- $(GO) test -race -tags faults -timeout 30m ./internal/e2e
 	$(GO) test -race -tags faults -run 'RecordedTrace|PlantedMistakes' ./relay
 
-faults: ## everything at random for FAULT_MINUTES=20: processes killed and frozen, networks cut, servers crashed; FAULT_SEED=n, JSON=1
+faults: ## everything at random for FAULT_MINUTES=20: processes killed and frozen, networks cut, servers crashed; FAULT_SEED=n, FAULT_BESIDE=previous, JSON=1
 	@$(SERVICES) run -- true # fetches what is missing
 	@$(GO) build -o bin/faults ./internal/cmd/faults && exec bin/faults -minutes $(FAULT_MINUTES) \
-		$(if $(FAULT_SEED),-seed $(FAULT_SEED)) $(if $(JSON),-json)
+		$(if $(FAULT_SEED),-seed $(FAULT_SEED)) $(if $(FAULT_BESIDE),-beside $(FAULT_BESIDE)) $(if $(JSON),-json)
 
 test-local: ## tests with nothing but Go, and which were skipped and why
 	$(GO) run ./internal/cmd/skips ./...
@@ -75,7 +76,10 @@ lint: ## formatting, vet, staticcheck, no time.Sleep in tests
 	@sleeps=$$(git ls-files -co --exclude-standard '*_test.go' | xargs -r grep -n 'time\.Sleep(' /dev/null); \
 		test -z "$$sleeps" || { echo "tests wait for a condition, not for time:"; echo "$$sleeps"; exit 1; }
 	@set -e; staticcheck=$$($(GO) -C tools tool -n staticcheck); \
-		for m in . $(NESTED); do echo "vet and staticcheck $$m"; (cd $$m && $(GO) vet ./... && $$staticcheck ./...); done
+		for m in . $(NESTED) deploy; do echo "vet and staticcheck $$m"; (cd $$m && $(GO) vet ./... && $$staticcheck ./...); done
+
+release: ## binaries, archives, bills of materials and checksums of this commit in dist/: the same bytes wherever they are built
+	@$(GO) run ./internal/cmd/release
 
 sums: ## write the checksums of the Java servers anew, after a change of their pom.xml
 	@set -e; for a in internal/services/kafka internal/services/apicurio bench/peers; do dir=$$(mktemp -d); \

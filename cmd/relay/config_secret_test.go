@@ -119,6 +119,7 @@ var secretsArgs = map[string][]string{
 	"relay dlq show":         {"1", "--inbox", "host=127.0.0.1 port=x password=hunter2-typed", "--config"},
 	"relay doctor":           {"--config"},
 	"relay explain":          {"0199e6a4-7d3c-7c1e-9a54-1f0e4c6d2b7a", "--config"},
+	"relay health":           {"--url", "http://u:hunter2-typed@127.0.0.1:1"},
 	"relay migrate down":     {"--yes", "--database-url", "postgres://u:hunter2-typed@127.0.0.1:1/d?connect_timeout=1"},
 	"relay migrate sql":      {"--database-url", "postgres://u:hunter2-typed@127.0.0.1:1/d"},
 	"relay migrate status":   {},

@@ -39,7 +39,7 @@ configuration, and nothing was done.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newRun(), newStatus(), newExplain(), newDoctor(), newPipeline(), newDLQ(), newReplay(), newSchema(), newMigrate(), newRebase(), newConfig(), newVersion())
+	root.AddCommand(newRun(), newStatus(), newExplain(), newDoctor(), newPipeline(), newDLQ(), newReplay(), newSchema(), newMigrate(), newRebase(), newHealth(), newConfig(), newVersion())
 	prepare(root)
 	return root
 }

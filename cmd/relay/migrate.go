@@ -20,6 +20,7 @@ type migrateFlags struct {
 	schema      string
 	roles       migrate.Roles
 	out         form
+	grant       bool
 	to          int32
 	yes, dryRun bool
 }
@@ -35,7 +36,7 @@ them). Each command takes "outbox", which is the default, or "inbox".
 
 Use a direct connection, not a transaction-mode pooler. Two runs at once are safe.
 The role that migrates owns the tables; services and relays need no more than the
-grants that "relay migrate sql" prints.`,
+grants that "relay migrate sql" prints and "relay migrate up --grant" gives.`,
 	}
 	// The variable is no default of the flag: help prints those, and it has a password.
 	cmd.PersistentFlags().StringVar(&f.databaseURL, "database-url", "", "Postgres URL `postgres://…`, where ${NAME} and ${file:/path} are replaced (environment: DATABASE_URL)")
@@ -80,7 +81,14 @@ func newMigrateUp(f *migrateFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "up [outbox|inbox]",
 		Short: "Run all pending migrations",
+		Long: `Run all pending migrations. Services, relays and consumers may go on meanwhile:
+those of the previous release work on the new tables (docs/upgrading.md), so migrate
+first and then start the new release.
+
+With --grant the roles get what they need on the tables, new ones included. Repeating
+that changes nothing.`,
 		Example: `  relay migrate up --database-url postgres://owner@localhost:5432/shop
+  relay migrate up --grant
   relay migrate up inbox --dry-run`,
 		ValidArgs: []string{"outbox", "inbox"},
 		Args:      cobra.MaximumNArgs(1),
@@ -91,11 +99,18 @@ func newMigrateUp(f *migrateFlags) *cobra.Command {
 						return err
 					}
 				}
+				if f.grant && !f.dryRun {
+					if err := f.giveGrants(cmd.Context(), set, conn); err != nil {
+						return err
+					}
+				}
 				return f.printStatus(cmd, set, conn)
 			})
 		},
 	}
 	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "only print what is pending")
+	cmd.Flags().BoolVar(&f.grant, "grant", false, "give the roles their rights; they must exist")
+	f.roleFlags(cmd)
 	return cmd
 }
 
@@ -166,9 +181,7 @@ func newMigrateSQL(f *migrateFlags) *cobra.Command {
 			return f.out.print(cmd, map[string]string{"sql": sql, "grants": grants}, strings.TrimSuffix(sql+"\n"+grants, "\n"))
 		},
 	}
-	cmd.Flags().StringVar(&f.roles.Writer, "writer", "outbox_writer", "`role` of services that write events")
-	cmd.Flags().StringVar(&f.roles.Relay, "relay", "outbox_relay", "`role` of the relay")
-	cmd.Flags().StringVar(&f.roles.Consumer, "consumer", "inbox_consumer", "`role` of services that consume events")
+	f.roleFlags(cmd)
 	return cmd
 }
 

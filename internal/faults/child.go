@@ -14,7 +14,8 @@ import (
 // envChild makes a process of the faults program one of its children.
 const envChild = "OUTBOXKIT_FAULTS_CHILD"
 
-// childSpec is what a child is told: one of these.
+// childSpec is what a child is told: one of these. Children of the previous release
+// read it too ([Config.Beside]): fields are added, not renamed.
 type childSpec struct {
 	Service  *serviceSpec  `json:",omitempty"`
 	Consumer *consumerSpec `json:",omitempty"`

@@ -32,7 +32,7 @@ const roles = `DO $$ DECLARE r text; BEGIN
 		BEGIN EXECUTE 'CREATE ROLE ' || r || ' LOGIN'; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END;
 	END LOOP; END $$`
 
-func startCluster(ctx context.Context, name string, l *links, schema string, sets ...migrate.Set) (*cluster, error) {
+func startCluster(ctx context.Context, name string, l *links, schema string, first tables) (*cluster, error) {
 	c := &cluster{name: name, links: l}
 	var err error
 	c.primary, err = postgres.Start(ctx, postgres.Config{
@@ -42,7 +42,7 @@ func startCluster(ctx context.Context, name string, l *links, schema string, set
 	if err != nil {
 		return nil, err
 	}
-	if err := c.prepare(ctx, schema, sets); err != nil {
+	if err := c.prepare(ctx, schema, first); err != nil {
 		return nil, errors.Join(err, c.close(ctx))
 	}
 	if err := c.follow(ctx); err != nil {
@@ -51,9 +51,30 @@ func startCluster(ctx context.Context, name string, l *links, schema string, set
 	return c, l.open(name, c.primary.Addr())
 }
 
-// prepare migrates, with the printed grants: processes run as roles that have
-// nothing more.
-func (c *cluster) prepare(ctx context.Context, schema string, sets []migrate.Set) error {
+// tables makes or migrates the tables of outbox and inbox, with the printed grants:
+// processes run as roles that have nothing more.
+type tables func(ctx context.Context, conn *pgx.Conn) error
+
+// current are the tables of this release.
+func current(sets []migrate.Set) tables {
+	return func(ctx context.Context, conn *pgx.Conn) error {
+		for _, set := range sets {
+			if err := set.Up(ctx, conn); err != nil {
+				return err
+			}
+			grants, err := set.Grants(migrate.Roles{})
+			if err != nil {
+				return err
+			}
+			if _, err := conn.Exec(ctx, grants); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+func (c *cluster) prepare(ctx context.Context, schema string, first tables) error {
 	conn, err := pgx.Connect(ctx, c.primary.URL("postgres"))
 	if err != nil {
 		return err
@@ -62,17 +83,8 @@ func (c *cluster) prepare(ctx context.Context, schema string, sets []migrate.Set
 	if _, err := conn.Exec(ctx, roles); err != nil {
 		return err
 	}
-	for _, set := range sets {
-		if err := set.Up(ctx, conn); err != nil {
-			return err
-		}
-		grants, err := set.Grants(migrate.Roles{})
-		if err != nil {
-			return err
-		}
-		if _, err := conn.Exec(ctx, grants); err != nil {
-			return err
-		}
+	if err := first(ctx, conn); err != nil {
+		return err
 	}
 	_, err = conn.Exec(ctx, schema)
 	return err

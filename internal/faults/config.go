@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -27,6 +29,11 @@ type Config struct {
 	// Plant is a bug of internal/planted that the relays and consumers are built
 	// with. Default "": none.
 	Plant string
+	// Beside is a folder with the programs of another release, see [BuildRelease]. All
+	// processes then begin as that release, on its tables; these are migrated under
+	// traffic, every second process is redeployed as this release, and from then on a
+	// process is of the other one at each start. Default "": this release alone.
+	Beside string
 	// Rate is how many orders the services together begin in a second. Default 80.
 	Rate int
 	// Dir receives the logs of processes; it is left there. Default "": a
@@ -96,6 +103,13 @@ func (c Config) validate() error {
 	}
 	if c.Plant != "" && !slices.Contains(planted.Bugs(), planted.Bug(c.Plant)) {
 		errs = append(errs, fmt.Errorf("Config.Plant %q is no planted bug: there are %q", c.Plant, planted.Bugs()))
+	}
+	if c.Beside != "" {
+		for _, program := range programs {
+			if _, err := os.Stat(filepath.Join(c.Beside, program)); err != nil {
+				errs = append(errs, fmt.Errorf("Config.Beside lacks a program: %w (BuildRelease makes them)", err))
+			}
+		}
 	}
 	return errors.Join(errs...)
 }

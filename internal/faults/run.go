@@ -60,6 +60,9 @@ func (d *dealer) run(ctx context.Context) (Report, error) {
 	if err := d.working(ctx); err != nil {
 		return r, err
 	}
+	if err := d.upgrade(ctx); err != nil {
+		return r, err
+	}
 	if err := d.deal(ctx); err != nil {
 		return r, err
 	}

@@ -29,6 +29,12 @@ var (
 	consumerNames = []string{"consumer-1", "consumer-2", "consumer-3"}
 )
 
+// setsOf are the tables of each cluster.
+var setsOf = map[string][]migrate.Set{
+	"shop":      {migrate.Outbox("")},
+	"warehouse": {migrate.Outbox(""), migrate.Inbox("")},
+}
+
 // serversOf are the servers that each kind of process talks to.
 var serversOf = map[string][]string{
 	"service":  {"shop"},
@@ -116,11 +122,11 @@ func (w *world) build(ctx context.Context) error {
 func (w *world) startServers(ctx context.Context) error {
 	var g errgroup.Group
 	g.Go(func() (err error) {
-		w.shop, err = startCluster(ctx, "shop", w.links, shopSchema, migrate.Outbox(""))
+		w.shop, err = startCluster(ctx, "shop", w.links, shopSchema, w.firstTables("shop"))
 		return err
 	})
 	g.Go(func() (err error) {
-		w.warehouse, err = startCluster(ctx, "warehouse", w.links, warehouseSchema, migrate.Outbox(""), migrate.Inbox(""))
+		w.warehouse, err = startCluster(ctx, "warehouse", w.links, warehouseSchema, w.firstTables("warehouse"))
 		return err
 	})
 	g.Go(func() error { return w.startKafka(ctx, append(append([]string{}, relayNames...), consumerNames...)) })
@@ -146,8 +152,9 @@ func (w *world) startProcesses() error {
 		if err := os.WriteFile(config, w.relayConfig(name), 0o600); err != nil {
 			return err
 		}
-		w.add("relay", name, func(int) (proc.Spec, error) {
-			return proc.Spec{Path: filepath.Join(w.dir, "relay"), Args: []string{"run", "--config", config}, Env: append(w.env(), "OUTBOXKIT_FAULTS_NAME="+name)}, nil
+		w.add("relay", name, func(start int) (proc.Spec, error) {
+			r := w.release(start)
+			return proc.Spec{Path: w.program(r, "relay"), Args: []string{"run", "--config", config}, Env: append(w.env(), "OUTBOXKIT_FAULTS_NAME="+r.mark(name))}, nil
 		})
 	}
 	for _, name := range consumerNames {
@@ -155,18 +162,23 @@ func (w *world) startProcesses() error {
 			Name: name, Database: as("inbox_consumer", w.address[linkName(name, "warehouse")]), Kafka: w.address[linkName(name, "kafka")],
 			RabbitMQ: w.amqp(name), Registry: w.registryURL(name),
 		}
-		w.add("consumer", name, func(int) (proc.Spec, error) { return w.childSpec(childSpec{Consumer: &spec}) })
+		w.add("consumer", name, func(start int) (proc.Spec, error) {
+			s, r := spec, w.release(start)
+			s.Name = r.mark(name)
+			return w.childSpec(r, childSpec{Consumer: &s})
+		})
 	}
 	for i, name := range serviceNames {
 		spec := serviceSpec{
-			Name: name, Database: as("outbox_writer", w.address[linkName(name, "shop")]), Ledger: w.ledger(name),
+			Name: name, Database: as("outbox_writer", w.address[linkName(name, "shop")]),
 			Seed: w.cfg.Seed + uint64(i), Rate: max(1, w.cfg.Rate/len(serviceNames)),
 		}
 		w.add("service", name, func(start int) (proc.Spec, error) {
-			s := spec
+			s, r := spec, w.release(start)
+			s.Ledger = w.ledger(r.mark(name))
 			// A process that is started again may find another clock.
 			s.Start, s.Ahead = uint64(start), skew(w.cfg.Seed, i, start)
-			return w.childSpec(childSpec{Service: &s})
+			return w.childSpec(r, childSpec{Service: &s})
 		})
 	}
 	for _, p := range w.processes {
@@ -205,9 +217,9 @@ func (w *world) env() []string {
 	return append(os.Environ(), planted.Env+"="+w.cfg.Plant)
 }
 
-func (w *world) childSpec(s childSpec) (proc.Spec, error) {
+func (w *world) childSpec(r release, s childSpec) (proc.Spec, error) {
 	child, err := s.env()
-	return proc.Spec{Path: filepath.Join(w.dir, "faults"), Env: append(w.env(), child)}, err
+	return proc.Spec{Path: w.program(r, "faults"), Env: append(w.env(), child)}, err
 }
 
 func (w *world) amqp(name string) string {

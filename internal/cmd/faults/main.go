@@ -4,6 +4,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -45,6 +46,7 @@ func run(ctx context.Context) int {
 	flag.IntVar(&cfg.Rate, "rate", 0, "orders a second; default 80")
 	flag.DurationVar(&cfg.Rest, "rest", 0, "how long the healed system may take to come to rest; default 2m")
 	flag.StringVar(&cfg.Dir, "dir", "", "a `folder` for the processes' logs; default: a temporary one, removed")
+	beside := flag.String("beside", "", "a `commit` whose relays, services and consumers run beside this one's, or \"previous\", the previous release")
 	asJSON := flag.Bool("json", false, "print the report as JSON")
 	list := flag.Bool("list", false, "print the kinds of fault")
 	flag.Parse()
@@ -55,6 +57,15 @@ func run(ctx context.Context) int {
 	cfg.Duration = time.Duration(*minutes * float64(time.Minute))
 	if *only != "" {
 		cfg.Only = strings.Split(*only, ",")
+	}
+	if *beside != "" {
+		dir, err := build(ctx, *beside)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "faults: the run itself failed:", err)
+			return failed
+		}
+		defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder
+		cfg.Beside = dir
 	}
 	p := newPrinter(os.Stderr)
 	cfg.Watch, cfg.Build = p.watch, os.Stderr
@@ -78,4 +89,18 @@ func run(ctx context.Context) int {
 		return found
 	}
 	return clean
+}
+
+// build makes the programs of another release, in a folder that the caller removes.
+func build(ctx context.Context, commit string) (dir string, err error) {
+	if commit == "previous" {
+		commit = faults.Previous
+	}
+	if dir, err = os.MkdirTemp("", "outboxkit-release-"); err != nil {
+		return "", err
+	}
+	if err := faults.BuildRelease(ctx, commit, dir, os.Stderr); err != nil {
+		return "", errors.Join(err, os.RemoveAll(dir))
+	}
+	return dir, nil
 }
