@@ -52,6 +52,7 @@ func exampleWorks(t *testing.T, cmd *cobra.Command, line string) {
 	_, call, ok := strings.Cut(line, "relay ")
 	require.True(t, ok, line)
 	call, _, _ = strings.Cut(call, " > ")
+	call, _, _ = strings.Cut(call, " | ")
 	root := newRoot()
 	found, rest, err := root.Find(words(call))
 	require.NoError(t, err, line)

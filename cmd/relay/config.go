@@ -39,7 +39,7 @@ func (d duration) value() time.Duration {
 }
 
 type databaseConfig struct {
-	URL      string     `yaml:"url" flag:"database-url" secret:"url" doc:"required: postgres://user:password@host:5432/database; pool_max_conns in it allows more connections than two a pipeline and two more"`
+	URL      string     `yaml:"url" flag:"database-url" secret:"url" doc:"required: postgres://user:password@host:5432/database; pool_max_conns in it allows more connections than two a pipeline and three more"`
 	Password string     `yaml:"password" secret:"value" doc:"goes before one in the URL, and is taken as it is: nothing in it has to be percent-encoded"`
 	Schema   string     `yaml:"schema" default:"outbox" flag:"database-schema" doc:"database schema with the tables"`
 	TLS      *tlsConfig `yaml:"tls"`

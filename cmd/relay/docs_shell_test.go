@@ -40,9 +40,10 @@ func (w *documentWorld) shell(text string) (out string, code int, err error) {
 func (w *documentWorld) exec(ctx context.Context, text string, out *output) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "sh", "-c", text)
 	cmd.Dir = w.dir
-	// Not what says how tests are run.
-	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "OUTBOXKIT_") })
-	cmd.Env = append(env, envMain+"=1", "PATH="+filepath.Join(w.dir, "bin")+":"+os.Getenv("PATH"))
+	// Not what says how tests are run, which relay would warn about. A machine has one
+	// default admin address: daemons of documents that run at once take free ones.
+	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, envPrefix) })
+	cmd.Env = append(env, envMain+"=1", envPrefix+"ADMIN_LISTEN=127.0.0.1:0", "PATH="+filepath.Join(w.dir, "bin")+":"+os.Getenv("PATH"))
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.WaitDelay = 5 * time.Second // for a child of the shell that outlives it
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -129,7 +129,7 @@ pipelines: [{name: x, kafka: {brokers: ['127.0.0.1:1']}}]
 	require.Equal(t, 1, code, out)
 	require.Contains(t, out, "is not an event's id")
 	out, code = runRelay(t, "explain", "--config", path)
-	require.Equal(t, 1, code, out)
+	require.Equal(t, exitUsage, code, out)
 }
 
 // Where an event goes is said in the broker's terms, without passwords.

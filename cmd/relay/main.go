@@ -35,7 +35,7 @@ Start with:
   relay run --config relay.yaml                  publish until SIGTERM
 
 Exit codes: 0 done; 1 it failed, or the answer is no; 2 wrong flags, arguments or
-configuration, and nothing was done.`,
+configuration, and nothing was done; 3 relay doctor found failures.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}

@@ -32,7 +32,7 @@ type statusWatch struct {
 // watchStatus returns nil when ctx ends.
 func watchStatus(ctx context.Context, out io.Writer, c config, list []databaseEntry, every time.Duration, asJSON bool) error {
 	if every <= 0 {
-		return fmt.Errorf("--every %s is not a positive duration: for example 2s", every)
+		return wrongUse("--every %s is not a positive duration: for example 2s", every)
 	}
 	w := &statusWatch{out: out, list: list, json: asJSON, live: !asJSON && terminal(out)}
 	for _, d := range list {

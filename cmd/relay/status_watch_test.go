@@ -59,7 +59,7 @@ pipelines: [{name: x, kafka: {brokers: ['127.0.0.1:1']}}]
 		}
 	}
 	out, code := runRelay(t, "status", "--config", path, "--watch", "--every", "0s")
-	require.Equal(t, 1, code)
+	require.Equal(t, exitUsage, code)
 	require.Contains(t, out, "--every 0s is not a positive duration")
 }
 

@@ -63,15 +63,22 @@ func TestLinksThatLeadNowhereAreFound(t *testing.T) {
 	require.Equal(t, map[string]bool{"1-a-b-1c-d_e": true, "x": true, "x-1": true}, anchors("# 1. A `b` (1c), [d_e](f)!\n## x\n### x\n```sh\n# no\n```\n"))
 }
 
-var alert = regexp.MustCompile(`(?m)^\s*- alert: (\w+)$`)
+var alert = regexp.MustCompile(`(?ms)^ *- alert: (\w+)$.*?^ *runbook_url: '([^']*)'$`)
 
-// TestRunbookHasEveryAlert: whoever is paged finds the page.
+// TestRunbookHasEveryAlert: whoever is paged finds the page, by the alert's name and by
+// its link.
 func TestRunbookHasEveryAlert(t *testing.T) {
-	runbook := readFile(t, "docs/runbook.md")
-	alerts := alert.FindAllStringSubmatch(readFile(t, "deploy/observability/rules.yml"), -1)
+	runbook, rules := readFile(t, "docs/runbook.md"), readFile(t, "deploy/observability/rules.yml")
+	alerts := alert.FindAllStringSubmatch(rules, -1)
 	require.NotEmpty(t, alerts)
+	require.Len(t, alerts, strings.Count(rules, "- alert: "), "each has a runbook_url")
 	for _, m := range alerts {
-		require.Contains(t, runbook, "`"+m[1]+"`", "docs/runbook.md does not say what to do about %s", m[1])
+		_, rest, found := strings.Cut(runbook, "`"+m[1]+"`")
+		require.True(t, found, "docs/runbook.md does not say what to do about %s", m[1])
+		_, section, _ := strings.Cut(m[2], "/blob/main/docs/runbook.md#")
+		require.True(t, anchors(runbook)[section], "%s: %s leads nowhere", m[1], m[2])
+		row, _, _ := strings.Cut(rest, "\n")
+		require.Contains(t, row, "(#"+section+")", "%s leads elsewhere than its row in docs/runbook.md", m[1])
 	}
 }
 
