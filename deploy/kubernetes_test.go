@@ -3,6 +3,8 @@ package deploy_test
 import (
 	"os"
 	"path"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -19,10 +21,12 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// rendered is what kubectl apply -k would send, by kind.
-func rendered(t *testing.T) map[string][]byte {
+// The tests that render are not parallel: the library has one OpenAPI schema for all.
+
+// rendered is what kubectl apply -k would send of a folder, by kind.
+func rendered(t *testing.T, files filesys.FileSystem, folder string) map[string][]byte {
 	t.Helper()
-	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), "kubernetes")
+	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(files, folder)
 	require.NoError(t, err)
 	all := map[string][]byte{}
 	for _, r := range resources.Resources() {
@@ -34,6 +38,11 @@ func rendered(t *testing.T) map[string][]byte {
 	return all
 }
 
+func shipped(t *testing.T) map[string][]byte {
+	t.Helper()
+	return rendered(t, filesys.MakeFsOnDisk(), "kubernetes")
+}
+
 // strict reads an object of Kubernetes, in which every field must be known.
 func strict[T any](t *testing.T, text []byte) (object T) {
 	t.Helper()
@@ -42,8 +51,7 @@ func strict[T any](t *testing.T, text []byte) (object T) {
 }
 
 func TestKubernetesDeployment(t *testing.T) {
-	t.Parallel()
-	all := rendered(t)
+	all := shipped(t)
 	d := strict[appsv1.Deployment](t, all["Deployment"])
 	config := strict[corev1.ConfigMap](t, all["ConfigMap"])
 	pod := d.Spec.Template.Spec
@@ -70,8 +78,7 @@ func TestKubernetesDeployment(t *testing.T) {
 }
 
 func TestKubernetesNeverTakesAllRelays(t *testing.T) {
-	t.Parallel()
-	all := rendered(t)
+	all := shipped(t)
 	d := strict[appsv1.Deployment](t, all["Deployment"])
 	budget := strict[policyv1.PodDisruptionBudget](t, all["PodDisruptionBudget"])
 	requireSelects(t, budget.Spec.Selector, d.Spec.Template.Labels)
@@ -82,7 +89,6 @@ func TestKubernetesNeverTakesAllRelays(t *testing.T) {
 }
 
 func TestKubernetesMigration(t *testing.T) {
-	t.Parallel()
 	text, err := os.ReadFile("kubernetes/migrate.yaml")
 	require.NoError(t, err)
 	job := strict[batchv1.Job](t, text)
@@ -94,8 +100,49 @@ func TestKubernetesMigration(t *testing.T) {
 	require.Equal(t, []string{"migrate", "up", "outbox", "--grant"}, pod.Containers[0].Args)
 	require.Equal(t, "DATABASE_URL", pod.Containers[0].Env[0].Name)
 
-	deployed := strict[appsv1.Deployment](t, rendered(t)["Deployment"])
+	deployed := strict[appsv1.Deployment](t, shipped(t)["Deployment"])
 	require.Equal(t, deployed.Spec.Template.Spec.Containers[0].Image, pod.Containers[0].Image, "tables and relays of one release")
+	configs, err := filepath.Glob("../cmd/relay/testdata/v*")
+	require.NoError(t, err)
+	require.Len(t, configs, 1, "of the previous release")
+	_, tag, _ := strings.Cut(pod.Containers[0].Image, ":")
+	require.NotEqual(t, filepath.Base(configs[0]), tag, "the previous release need not have what these manifests call")
+}
+
+// TestKubernetesHTTPProbes renders the overlay that docs/deploying.md shows.
+func TestKubernetesHTTPProbes(t *testing.T) {
+	doc, err := os.ReadFile("../docs/deploying.md")
+	require.NoError(t, err)
+	overlay := regexp.MustCompile("(?s)```yaml\n(# kustomization.yaml\n.*?)```").FindSubmatch(doc)
+	require.NotNil(t, overlay)
+	files := filesys.MakeFsInMemory()
+	require.NoError(t, files.WriteFile("/mine/kustomization.yaml", overlay[1]))
+	names, err := filepath.Glob("kubernetes/*.yaml")
+	require.NoError(t, err)
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		require.NoError(t, err)
+		require.NoError(t, files.WriteFile("/deploy/"+filepath.ToSlash(name), text))
+	}
+
+	d := strict[appsv1.Deployment](t, rendered(t, files, "/mine")["Deployment"])
+	relay := d.Spec.Template.Spec.Containers[0]
+	require.Contains(t, relay.Env, corev1.EnvVar{Name: "OUTBOXKIT_ADMIN_PROBES", Value: ":8080"})
+	base := strict[appsv1.Deployment](t, shipped(t)["Deployment"]).Spec.Template.Spec.Containers[0]
+	require.Len(t, relay.Env, len(base.Env)+1, "the others stay")
+	for _, p := range []struct {
+		path        string
+		before, now *corev1.Probe
+	}{
+		{"/livez", base.LivenessProbe, relay.LivenessProbe},
+		{"/livez", base.StartupProbe, relay.StartupProbe},
+		{"/readyz", base.ReadinessProbe, relay.ReadinessProbe},
+	} {
+		require.Nil(t, p.now.Exec, "a probe asks in one way")
+		require.Equal(t, p.path, p.now.HTTPGet.Path)
+		require.Equal(t, 8080, p.now.HTTPGet.Port.IntValue())
+		require.Equal(t, p.before.FailureThreshold, p.now.FailureThreshold)
+	}
 }
 
 // requireHardened demands what the "restricted" Pod Security Standard does, and more.

@@ -24,15 +24,15 @@ func unit(t *testing.T) string {
 	self, err := os.Executable()
 	require.NoError(t, err)
 	path := filepath.Join(t.TempDir(), "outboxkit-relay.service")
-	require.NoError(t, os.WriteFile(path, []byte(strings.ReplaceAll(string(text), "/usr/local/bin/relay", self)), 0o600))
+	require.NoError(t, os.WriteFile(path, []byte(strings.ReplaceAll(string(text), "/usr/local/bin/relay", self)), 0o644))
 	return path
 }
 
 func TestSystemdKnowsEverySetting(t *testing.T) {
 	t.Parallel()
-	out, err := exec.CommandContext(t.Context(), "systemd-analyze", "verify", "--man=no", "--recursive-errors=one", unit(t)).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), "systemd-analyze", "verify", "--man=no", "--recursive-errors=no", unit(t)).CombinedOutput()
 	require.NoError(t, err, string(out))
-	require.Empty(t, string(out))
+	require.NotContains(t, string(out), "outboxkit-relay", "about other units this machine may say what it likes")
 }
 
 // TestSystemdSandbox: systemd rates from 0 (nothing is allowed) to 10; most units of a

@@ -12,8 +12,8 @@ import (
 
 const deploy = "../../deploy/"
 
-// goodConfig loads a file that we ship, and makes of it what relay run would.
-func goodConfig(t *testing.T, path string) config {
+// shippedConfig loads a file that we ship or shipped, and makes of it what relay run would.
+func shippedConfig(t *testing.T, path string) config {
 	t.Helper()
 	for _, secret := range []string{"RELAY_DB_PASSWORD", "RELAY_AMQP_PASSWORD", "KAFKA_PASSWORD", "INVENTORY_DB_PASSWORD"} {
 		t.Setenv(secret, "x")
@@ -33,8 +33,8 @@ func goodConfig(t *testing.T, path string) config {
 
 // A configuration file is part of what an upgrade leaves as it is.
 func TestConfigsOfThePreviousReleaseAreGood(t *testing.T) {
-	require.Len(t, goodConfig(t, "testdata/v0.1.0-alpha.1/relay.yaml").Pipelines, 2)
-	require.Len(t, goodConfig(t, "testdata/v0.1.0-alpha.1/relay-databases.yaml").each(), 3)
+	require.Len(t, shippedConfig(t, "testdata/v0.1.0-alpha.1/relay.yaml").Pipelines, 2)
+	require.Len(t, shippedConfig(t, "testdata/v0.1.0-alpha.1/relay-databases.yaml").each(), 3)
 }
 
 // A relay that is killed while it drains leaves leases behind, which must run out.
@@ -65,10 +65,10 @@ func TestPlatformsGrantTheTimeToDrain(t *testing.T) {
 	} {
 		grace, err := time.ParseDuration(text)
 		require.NoError(t, err, platform)
-		require.Greater(t, grace, longestStop(goodConfig(t, deploy+platform+"/relay.yaml")), platform)
+		require.Greater(t, grace, longestStop(shippedConfig(t, deploy+platform+"/relay.yaml")), platform)
 	}
 	grace := time.Duration(deployment.Spec.Template.Spec.Grace) * time.Second
-	require.Greater(t, grace, longestStop(goodConfig(t, deploy+"kubernetes/relay.yaml")), "kubernetes")
+	require.Greater(t, grace, longestStop(shippedConfig(t, deploy+"kubernetes/relay.yaml")), "kubernetes")
 }
 
 // longestStop is what docs/relay.yaml says: drain_timeout, 20 s unless configured, and

@@ -47,8 +47,6 @@ func (w *world) judge(ctx context.Context, r *Report) error {
 		}
 		if run.of == "order" {
 			w.garbageDied(run.over, h.Dead, r)
-		}
-		if run.of == "order" {
 			if err := w.paths(ctx, run.over, h.Published, r); err != nil {
 				return err
 			}

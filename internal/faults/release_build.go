@@ -17,18 +17,24 @@ import (
 // v0.1.0-alpha.1 (docs/upgrading.md).
 const Previous = "f357313bd60e851a20b4323ecc072f3203f7a920"
 
-// ErrNoHistory is returned where the commit is not in this clone, or this is none.
-var ErrNoHistory = errors.New("the commit is not here: in a shallow clone, git fetch --unshallow brings it")
+// Why the sources of a commit are not here.
+var (
+	// ErrShallow is returned where the clone does not reach back to the commit. Without
+	// a way to its origin nothing can be done about that.
+	ErrShallow = errors.New("this clone is shallow and does not reach back to the commit: git fetch --unshallow brings it")
+	// ErrNoClone is returned outside of a clone, as in an archive of the sources.
+	ErrNoClone = errors.New("the commit is taken from a git clone, and this is none")
+)
 
 // programs are what a release's processes are started from.
 var programs = []string{"relay", "faults"}
 
 // BuildRelease builds the programs of a commit of this repository into dir, for
-// [Config.Beside]. The working folder must be in a clone of it; [ErrNoHistory] says
-// that the clone is too shallow. The sources stay in the cache, always in the same
+// [Config.Beside]. The working folder must be in a clone of it that has the commit, see
+// [ErrShallow] and [ErrNoClone]. The sources stay in the cache, always in the same
 // folder, so that Go compiles them once. What the compiler says goes to out.
 func BuildRelease(ctx context.Context, commit, dir string, out io.Writer) error {
-	src, err := releaseSource(ctx, commit)
+	src, err := releaseSource(ctx, ".", commit)
 	if err != nil {
 		return fmt.Errorf("release %s: %w", commit, err)
 	}
@@ -42,16 +48,16 @@ func BuildRelease(ctx context.Context, commit, dir string, out io.Writer) error 
 	return nil
 }
 
-// releaseSource is a folder with the commit's files. It is no git worktree: a process
-// that is killed leaves nothing in the clone.
-func releaseSource(ctx context.Context, commit string) (dir string, err error) {
-	root, err := git(ctx, ".", "rev-parse", "--show-toplevel")
+// releaseSource is a folder with the files of a commit that the clone around in has. It
+// is no git worktree: a process that is killed leaves nothing in the clone.
+func releaseSource(ctx context.Context, in, commit string) (dir string, err error) {
+	root, err := git(ctx, in, "rev-parse", "--show-toplevel")
 	if err != nil {
-		return "", fmt.Errorf("%w (%w)", ErrNoHistory, err)
+		return "", fmt.Errorf("%w (%w)", ErrNoClone, err)
 	}
 	full, err := git(ctx, root, "rev-parse", "--verify", "--quiet", commit+"^{commit}")
 	if err != nil {
-		return "", fmt.Errorf("%w (%w)", ErrNoHistory, err)
+		return "", whyMissing(ctx, root, err)
 	}
 	cache, err := proc.CacheDir("releases")
 	if err != nil {
@@ -75,6 +81,18 @@ func releaseSource(ctx context.Context, commit string) (dir string, err error) {
 		return "", err
 	}
 	return dir, os.Rename(filepath.Join(unpacked, "src"), dir)
+}
+
+// whyMissing says why a clone has not the commit.
+func whyMissing(ctx context.Context, root string, cause error) error {
+	shallow, err := git(ctx, root, "rev-parse", "--is-shallow-repository")
+	switch {
+	case err != nil:
+		return err
+	case shallow == "true":
+		return fmt.Errorf("%w (%w)", ErrShallow, cause)
+	}
+	return fmt.Errorf("the clone has its whole history, but no such commit: %w", cause)
 }
 
 // export writes the commit's files to into/src.

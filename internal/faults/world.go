@@ -154,7 +154,7 @@ func (w *world) startProcesses() error {
 		}
 		w.add("relay", name, func(start int) (proc.Spec, error) {
 			r := w.release(start)
-			return proc.Spec{Path: w.program(r, "relay"), Args: []string{"run", "--config", config}, Env: append(w.env(), "OUTBOXKIT_FAULTS_NAME="+r.mark(name))}, nil
+			return proc.Spec{Path: w.program(r, "relay"), Args: []string{"run", "--config", config}, Env: append(w.env(), relayEnv(r.mark(name))...)}, nil
 		})
 	}
 	for _, name := range consumerNames {
@@ -217,6 +217,13 @@ func (w *world) env() []string {
 	return append(os.Environ(), planted.Env+"="+w.cfg.Plant)
 }
 
+// relayEnv has what the previous release must not find in relay.yaml, where it refuses
+// keys that it does not know: all relays of this world are on one host, and the admin
+// listener's default port is for one.
+func relayEnv(name string) []string {
+	return []string{"OUTBOXKIT_FAULTS_NAME=" + name, "OUTBOXKIT_ADMIN_LISTEN=127.0.0.1:0"}
+}
+
 func (w *world) childSpec(r release, s childSpec) (proc.Spec, error) {
 	child, err := s.env()
 	return proc.Spec{Path: w.program(r, "faults"), Env: append(w.env(), child)}, err
@@ -238,7 +245,8 @@ const (
 )
 
 // relayConfig serves both databases over both brokers. What a consumer derives goes
-// over the broker that it came from.
+// over the broker that it came from. The previous release reads it too: it has only
+// keys that both know.
 func (w *world) relayConfig(name string) []byte {
 	pipelines := func(indent, kafkaTopics, rabbitTopics string) string {
 		return fmt.Sprintf(`%[1]s- name: kafka
