@@ -51,6 +51,16 @@ func (v *validator) checkDatabases(c *config) {
 	}
 }
 
+// copied may be checked while others use d: the check fills in what variables say,
+// in the block too.
+func (d databaseConfig) copied() databaseConfig {
+	if d.TLS != nil {
+		block := *d.TLS
+		d.TLS = &block
+	}
+	return d
+}
+
 // checkDatabase returns the name of the database in the URL.
 func (v *validator) checkDatabase(at string, d *databaseConfig) string {
 	d.URL = v.required(at+".url", d.URL, "postgres://user:password@host:5432/database")

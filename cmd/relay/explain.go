@@ -1,13 +1,16 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/outboxkit/outboxkit/inbox"
 	"github.com/outboxkit/outboxkit/relay"
@@ -74,6 +77,8 @@ type explainer struct {
 	config     config
 	path       string
 	id, source string
+	patience   time.Duration // with one database; 0 = explainTimeout
+	scan       time.Duration // relay.ExplainConfig.ScanLimit
 }
 
 // databaseStory is a line of "relay explain --json".
@@ -84,6 +89,7 @@ type databaseStory struct {
 	Consumers []consumerStory `json:"consumers"`
 
 	pipelines []pipelineConfig
+	err       error // Error is its text
 }
 
 // consumerStory is what a consumer knows of the event.
@@ -93,43 +99,72 @@ type consumerStory struct {
 	inbox.Sighting
 }
 
-// explainTimeout bounds the questions to one database.
-const explainTimeout = time.Minute
+const (
+	// explainTimeout bounds the questions to one database.
+	explainTimeout = time.Minute
+	// explainAtOnce is how many databases are asked at once: one that does not answer
+	// keeps none of the others waiting.
+	explainAtOnce = 16
+)
 
 // ask returns what each database says; of several those that know nothing are left
 // out if another one has the event.
 func (e explainer) ask(ctx context.Context, list []databaseEntry) []databaseStory {
-	var all, found []databaseStory
-	for _, d := range list {
-		s := databaseStory{Database: d.Name, Consumers: []consumerStory{}, pipelines: d.Pipelines}
-		story, err := e.outbox(ctx, d)
-		if err != nil {
-			s.Error = explained(err)
-		} else {
-			s.Explanation = &story
-		}
-		all = append(all, s)
-		if err != nil || len(story.Events) > 0 {
-			found = append(found, s)
-		}
-	}
+	all := make([]databaseStory, len(list))
+	atOnce(len(list), func(i int) { all[i] = e.answer(ctx, list[i]) })
+	var found []databaseStory
 	known := false
-	for _, s := range found {
-		known = known || s.Explanation != nil
+	for _, s := range all {
+		if s.Explanation == nil || len(s.Events) > 0 {
+			found = append(found, s)
+			known = known || s.Explanation != nil
+		}
 	}
 	if known {
 		all = found
 	}
+	var alike []consumerStory // of an event that no database has, the same for all
 	for i := range all {
-		if all[i].Explanation != nil {
+		switch {
+		case all[i].Explanation == nil:
+		case known:
 			all[i].Consumers = e.consumers(ctx, all[i].Explanation)
+		default:
+			if alike == nil {
+				alike = e.consumers(ctx, all[i].Explanation)
+			}
+			all[i].Consumers = alike
 		}
 	}
 	return all
 }
 
+// atOnce calls f with 0 to n-1, several at a time.
+func atOnce(n int, f func(i int)) {
+	var g errgroup.Group
+	g.SetLimit(explainAtOnce)
+	for i := range n {
+		g.Go(func() error {
+			f(i)
+			return nil
+		})
+	}
+	_ = g.Wait() // f tells its errors elsewhere
+}
+
+func (e explainer) answer(ctx context.Context, d databaseEntry) databaseStory {
+	s := databaseStory{Database: d.Name, Consumers: []consumerStory{}, pipelines: d.Pipelines}
+	story, err := e.outbox(ctx, d)
+	if err != nil {
+		s.Error, s.err = explained(err), err
+	} else {
+		s.Explanation = &story
+	}
+	return s
+}
+
 func (e explainer) outbox(ctx context.Context, d databaseEntry) (relay.Explanation, error) {
-	ctx, cancel := context.WithTimeout(ctx, explainTimeout)
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(e.patience, explainTimeout))
 	defer cancel()
 	c := e.config
 	c.Database, c.Pipelines = d.databaseConfig, d.Pipelines
@@ -139,7 +174,7 @@ func (e explainer) outbox(ctx context.Context, d databaseEntry) (relay.Explanati
 	}
 	defer pool.Close()
 	return relay.Explain(ctx, pool, relay.ExplainConfig{
-		Schema: d.Schema, ID: e.id, Source: e.source,
+		Schema: d.Schema, ID: e.id, Source: e.source, ScanLimit: e.scan,
 		Topic: func(pipeline, topic string) string { return mappedTopic(d.Pipelines, pipeline, topic) },
 	})
 }
@@ -157,33 +192,39 @@ func mappedTopic(list []pipelineConfig, pipeline, topic string) string {
 // consumers asks the inboxes of the configuration. One that does not answer says so
 // in its place.
 func (e explainer) consumers(ctx context.Context, story *relay.Explanation) []consumerStory {
-	list := []consumerStory{}
 	id, source := story.ID, e.source
 	if len(story.Events) > 0 {
 		id, source = story.Events[0].EventID, story.Events[0].Source
 	}
-	for i, d := range e.config.Inboxes {
-		v := &validator{file: e.path}
-		database := v.checkDatabase(fmt.Sprintf("inboxes[%d]", i), &d.databaseConfig)
-		if d.Name == "" {
-			d.Name = database
-		}
-		seen, err := []inbox.Sighting(nil), v.err()
-		if err == nil {
-			seen, err = e.sightings(ctx, d, source, id)
-		}
-		if err != nil {
-			list = append(list, consumerStory{Inbox: d.Name, Error: explained(err)})
-		}
-		for _, s := range seen {
-			list = append(list, consumerStory{Inbox: d.Name, Sighting: s})
-		}
+	seen := make([][]consumerStory, len(e.config.Inboxes))
+	atOnce(len(seen), func(i int) { seen[i] = e.inbox(ctx, i, source, id) })
+	return append([]consumerStory{}, slices.Concat(seen...)...)
+}
+
+// inbox asks the one with the number i.
+func (e explainer) inbox(ctx context.Context, i int, source, id string) (list []consumerStory) {
+	d := e.config.Inboxes[i]
+	d.databaseConfig = d.copied() // the web page asks for several people at once
+	v := &validator{file: e.path}
+	database := v.checkDatabase(fmt.Sprintf("inboxes[%d]", i), &d.databaseConfig)
+	if d.Name == "" {
+		d.Name = database
+	}
+	seen, err := []inbox.Sighting(nil), v.err()
+	if err == nil {
+		seen, err = e.sightings(ctx, d, source, id)
+	}
+	if err != nil {
+		list = append(list, consumerStory{Inbox: d.Name, Error: explained(err)})
+	}
+	for _, s := range seen {
+		list = append(list, consumerStory{Inbox: d.Name, Sighting: s})
 	}
 	return list
 }
 
 func (e explainer) sightings(ctx context.Context, d inboxEntry, source, id string) ([]inbox.Sighting, error) {
-	ctx, cancel := context.WithTimeout(ctx, explainTimeout)
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(e.patience, explainTimeout))
 	defer cancel()
 	pool, err := openPool(ctx, config{Database: d.databaseConfig})
 	if err != nil {

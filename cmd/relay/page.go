@@ -2,14 +2,17 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -58,22 +61,19 @@ func (w *webPage) close() {
 // connections of its own, a few to each database, so that people who look take none
 // from the relay.
 func newPage(ctx context.Context, c config, path string, relays map[string]*relay.Relay, log *slog.Logger) (*page.Page, func(), error) {
-	if whole, err := filepath.Abs(path); err == nil {
-		path = whole // the reader's shell is elsewhere
-	}
 	rules, err := hideRules(c.Hide, nil)
 	if err != nil {
 		return nil, nil, err
 	}
 	b := &pageBuilder{path: path, relays: relays, hide: rules, cfg: page.Config{Version: readBuildInfo().Version, Logger: log}}
+	if whole, err := filepath.Abs(path); err == nil {
+		b.path = whole // the reader's shell is elsewhere
+	}
+	if _, err := os.Stat(b.path); err == nil { // else all is in the environment, for the commands too
+		b.flags = []string{"--config", b.path}
+	}
 	b.cfg.Explain = func(ctx context.Context, id string) (string, error) {
-		e := explainer{config: c, path: path, id: id}
-		stories := e.ask(ctx, c.each())
-		var text strings.Builder
-		for _, s := range stories {
-			text.WriteString(s.text(e))
-		}
-		return printableLines(text.String()), failures(stories)
+		return explainOnPage(ctx, explainer{config: c, path: b.path, id: id, patience: pagePatience, scan: pageScan})
 	}
 	for _, d := range c.each() {
 		if err := b.outbox(ctx, d); err != nil {
@@ -84,14 +84,46 @@ func newPage(ctx context.Context, c config, path string, relays map[string]*rela
 	if len(c.Inboxes) > 0 {
 		if err := b.inboxes(ctx, c); err != nil {
 			// A daemon need not have what their URLs need.
-			b.cfg.Notes = append(b.cfg.Notes, "dead letters of the consumers in the list inboxes: "+err.Error())
+			b.cfg.Notes = append(b.cfg.Notes, "dead letters of the consumers in the list inboxes: "+explained(err))
 		}
 	}
 	return page.New(b.cfg), b.close, nil
 }
 
+// Limits of an event's story: for each database, of which many are asked at once, and for
+// the search through a whole log. The page ends its requests after ten seconds, and inboxes
+// are asked after outboxes.
+const (
+	pagePatience = 4 * time.Second
+	pageScan     = 3 * time.Second
+)
+
+// explainOnPage is what relay explain prints.
+func explainOnPage(ctx context.Context, e explainer) (string, error) {
+	stories := e.ask(ctx, e.config.each())
+	var text strings.Builder
+	for _, s := range stories {
+		// Of the id: inboxes take events from elsewhere, whose ids may be any text.
+		if field := (*event.FieldError)(nil); errors.As(s.err, &field) {
+			return fmt.Sprintf("No outbox was asked: %q %s (%s).", e.id, field.Problem, field.Hint), nil
+		}
+		text.WriteString(s.text(e))
+	}
+	return printableLines(text.String()), failures(stories)
+}
+
+// told is an error as the commands print it: without passwords, and with what to do
+// next.
+func told(err error) error {
+	if err == nil {
+		return nil
+	}
+	return errors.New(explained(err))
+}
+
 type pageBuilder struct {
-	path   string // of the configuration
+	path   string   // of the configuration
+	flags  []string // that name it to the commands
 	relays map[string]*relay.Relay
 	hide   redact.Rules
 	cfg    page.Config
@@ -131,7 +163,10 @@ func (b *pageBuilder) outbox(ctx context.Context, d databaseEntry) error {
 	}
 	database := page.Database{
 		Name: d.Name, Store: store.name, Brokers: brokers, Command: command,
-		Status: func(ctx context.Context) (relay.Status, error) { return relay.ReadStatus(ctx, pool, d.Schema) },
+		Status: func(ctx context.Context) (relay.Status, error) {
+			st, err := relay.ReadStatus(ctx, pool, d.Schema)
+			return st, told(err)
+		},
 	}
 	if r := b.relays[d.Name]; r != nil {
 		database.LastErrors = func() map[string]page.LastError { return lastErrors(r.Stats()) }
@@ -144,14 +179,17 @@ func (b *pageBuilder) outbox(ctx context.Context, d databaseEntry) error {
 func lastErrors(s relay.Stats) map[string]page.LastError {
 	found := map[string]page.LastError{}
 	for _, p := range s.Pipelines {
-		found[p.Name] = page.LastError{Text: shorten(printable(p.LastError), 500), At: p.LastErrorAt}
+		found[p.Name] = page.LastError{Text: shorten(printable(withoutPasswords(p.LastError)), 500), At: p.LastErrorAt}
 	}
 	return found
 }
 
 // inboxes adds all or none, as relay dlq --inbox takes all or none.
 func (b *pageBuilder) inboxes(ctx context.Context, c config) (err error) {
-	c.Inboxes = slices.Clone(c.Inboxes) // the check fills in what variables say
+	c.Inboxes = slices.Clone(c.Inboxes)
+	for i := range c.Inboxes {
+		c.Inboxes[i].databaseConfig = c.Inboxes[i].copied()
+	}
 	v := &validator{file: b.path}
 	v.checkInboxes(&c)
 	if err := v.err(); err != nil {
@@ -163,16 +201,18 @@ func (b *pageBuilder) inboxes(ctx context.Context, c config) (err error) {
 			return fmt.Errorf("inbox %s: %w", c.Inboxes[i].Name, err)
 		}
 	}
+	var stores []page.Store
 	for i, entry := range c.Inboxes {
 		pool, err := b.open(ctx, entry.databaseConfig)
 		if err != nil {
 			return err
 		}
-		b.cfg.Stores = append(b.cfg.Stores, &pageStore{
+		stores = append(stores, &pageStore{
 			name: "inbox " + entry.Name, command: b.command("--inbox", entry.Name), again: "handled", finished: []string{"redriven", "discarded"},
 			open: func() deadStore { return inboxStore{pool, entry.Schema, &decoder{wire: wires[i], hide: b.hide}} },
 		})
 	}
+	b.cfg.Stores = append(b.cfg.Stores, stores...)
 	return nil
 }
 
@@ -180,7 +220,7 @@ func (b *pageBuilder) inboxes(ctx context.Context, c config) (err error) {
 func (b *pageBuilder) command(flags ...string) func(args ...string) string {
 	return func(args ...string) string {
 		line := "relay"
-		for _, list := range [][]string{args, flags, {"--config", b.path}} {
+		for _, list := range [][]string{args, flags, b.flags} {
 			for _, word := range list {
 				line += " " + shellWord(word)
 			}

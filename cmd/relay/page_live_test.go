@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/chromedp/chromedp"
 	"github.com/jackc/pgx/v5"
@@ -94,6 +95,7 @@ func TestPageInABrowser(t *testing.T) {
 		{"live", testPageIsLive},
 		{"keyboard", testPageByKeyboard},
 		{"markup", testPageShowsMarkupAsText},
+		{"story", testPageTellsAStory},
 		{"names", testPageHasNames},
 		{"phone", testPageOnAPhone},
 	} {
@@ -112,15 +114,15 @@ func TestPageInABrowser(t *testing.T) {
 }
 
 func pipelineText(name string) string {
-	return fmt.Sprintf(`document.querySelector('article[aria-label="pipeline %s"]').innerText`, name)
+	return fmt.Sprintf(`(document.querySelector('article[aria-label="pipeline %s"]')?.innerText ?? "")`, name) // not there before it is registered
 }
 
 // What happens is seen without a reload.
 func testPageIsLive(t *testing.T, w pageWorld, b *tab) {
 	b.until(pipelineText("kafka") + `.includes("64 of 64 shards")`)
 	b.until(pipelineText("away") + `.includes("64 of 64 shards")`)
-	require.True(t, eval[bool](b, pipelineText("away")+`.includes("0 unsent")`))
-	require.True(t, eval[bool](b, pipelineText("kafka")+`.includes("10,000 dead")`))
+	b.until(pipelineText("away") + `.includes("0 unsent")`)
+	b.until(pipelineText("kafka") + `.includes("10,000 dead")`)
 	b.do(`window.sameDocument = 1`)
 	w.write(t, 3)
 	b.until(pipelineText("away") + `.includes("3 unsent")`)
@@ -159,6 +161,10 @@ func testPageByKeyboard(t *testing.T, _ pageWorld, b *tab) {
 	require.Contains(t, text, "order-201")
 	require.Contains(t, text, "relay dlq redrive --n 201 --reason WHY --config /")
 	b.screenshot("page-letter")
+	b.do(`navigator.clipboard.writeText = async (text) => { window.copied = text }`) // the real one may ask somebody
+	b.tabTo("#letter-commands button")
+	b.press("\r")
+	b.until(`document.activeElement.textContent === "Copied" && window.copied === document.querySelector("#letter-commands code").textContent`)
 	b.press("\u001b")
 	b.until(`document.querySelector("#letter").hidden`)
 	require.Equal(t, "201", eval[string](b, "document.activeElement.textContent"), "back to where the reader was")
@@ -179,6 +185,29 @@ func testPageShowsMarkupAsText(t *testing.T, _ pageWorld, b *tab) {
 	require.Equal(t, "undefined", eval[string](b, "typeof window.pwned"))
 	require.Equal(t, 0, eval[int](b, `document.querySelectorAll("main img, main script").length`))
 	require.False(t, eval[bool](b, `/[\u202a-\u202e\u2066-\u2069]/.test(document.body.textContent)`))
+}
+
+// One event's story says where it is in each pipeline, and why it still waits in one.
+func testPageTellsAStory(t *testing.T, w pageWorld, b *tab) {
+	id := writeEvent(t, w.conn, "orders", "waits")
+	b.until(`document.querySelector("#todo").innerText.includes("away: The broker does not answer")`)
+	b.do(fmt.Sprintf(`document.querySelector("#ask [name=id]").value = %q`, id))
+	var text string
+	for began := time.Now(); !strings.Contains(text, `PUBLISHED to topic "orders" of Kafka`); <-time.After(polled) {
+		require.Less(t, time.Since(began), awaited, text)
+		b.do(`document.querySelector("#ask").requestSubmit()`)
+		b.until(`document.querySelector("#story pre")`)
+		text = eval[string](b, `document.querySelector("#story pre").textContent`)
+	}
+	for _, want := range []string{
+		"event " + id, `placed of /shop, topic "orders", key "waits"`, "committed; written at",
+		`WAITING on its way to topic "orders" of Kafka 127.0.0.1:1`, "the circuit of the broker is ", "→ see what the broker does",
+	} {
+		require.Contains(t, text, want)
+	}
+	require.False(t, eval[bool](b, `document.body.textContent.includes("hunter2")`), "payloads are for those who open a letter")
+	b.do(`document.querySelector("#story-title").scrollIntoView()`)
+	b.screenshot("page-story")
 }
 
 // Whoever does not see the page is told what everything is.
@@ -224,6 +253,7 @@ func testPageOnAPhone(t *testing.T, _ pageWorld, b *tab) {
 // Who looks at a page of a relay that has gone is told so, and that what is shown is old.
 func testPageOfARelayThatIsGone(t *testing.T, browser context.Context, w pageWorld) {
 	b := openTab(t, browser, w.url)
+	b.until(pipelineText("kafka") + `.includes("64 of 64 shards")`)
 	w.kill()
 	b.until(`!document.querySelector("#lost").hidden`)
 	banner := eval[string](b, `document.querySelector("#lost").textContent`)

@@ -34,7 +34,7 @@ func (s *pageStore) list(ctx context.Context, f dlqFilter, after int64, limit in
 	for i := range found {
 		list[i] = pageLetter(&found[i])
 	}
-	return list, err
+	return list, told(err)
 }
 
 // Find implements page.Store.
@@ -56,7 +56,7 @@ func (s *pageStore) Find(ctx context.Context, id string, limit int) ([]page.Lett
 func (s *pageStore) Show(ctx context.Context, n int64) (page.Letter, error) {
 	l, err := s.open().show(ctx, n)
 	if err != nil {
-		return page.Letter{}, err
+		return page.Letter{}, told(err)
 	}
 	shown := pageLetter(&l)
 	for _, line := range letterLines(l) {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -27,6 +28,12 @@ func servePage(t *testing.T, path string) *httptest.Server {
 	t.Helper()
 	c, err := loadConfig(path)
 	require.NoError(t, err)
+	return servePageOf(t, c, path)
+}
+
+// servePageOf serves it as if it came from path.
+func servePageOf(t *testing.T, c config, path string) *httptest.Server {
+	t.Helper()
 	w, err := startPage(t.Context(), c, path, nil, slog.New(slog.NewTextHandler(t.Output(), nil)))
 	require.NoError(t, err)
 	mux := http.NewServeMux()
@@ -63,8 +70,9 @@ func shell(t *testing.T, line string) (string, int) {
 	t.Helper()
 	self, err := os.Executable()
 	require.NoError(t, err)
-	cmd := exec.CommandContext(t.Context(), "sh", "-c", `relay() { "$OUTBOXKIT_SELF" "$@"; }; `+line)
-	cmd.Env = append(os.Environ(), envMain+"=1", "OUTBOXKIT_SELF="+self)
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", `relay() { "$RELAY_TEST_SELF" "$@"; }; `+line)
+	ours := func(variable string) bool { return strings.HasPrefix(variable, envPrefix) }
+	cmd.Env = append(slices.DeleteFunc(os.Environ(), ours), envMain+"=1", "RELAY_TEST_SELF="+self)
 	out, _ := cmd.CombinedOutput()
 	return string(out), cmd.ProcessState.ExitCode()
 }
@@ -72,8 +80,8 @@ func shell(t *testing.T, line string) (string, int) {
 type pageState struct {
 	Stores, Notes []string
 	Shown         struct {
-		Store  string
-		Status *struct {
+		Name, Store, Error string
+		Status             *struct {
 			Pipelines []struct {
 				Name   string
 				Parked struct{ Dead int64 }
@@ -227,12 +235,7 @@ pipelines:
 	var got string
 	require.NoError(t, pool.QueryRow(t.Context(), `SELECT state FROM inbox.dead WHERE n = 1`).Scan(&got))
 	require.Equal(t, "discarded", got)
-	story := ask[struct {
-		Found []struct {
-			Store   string
-			Letters []page.Letter
-		}
-	}](t, server, "/api/event", "id", "id0")
+	story := ask[pageStory](t, server, "/api/event", "id", "id0")
 	require.Len(t, story.Found, 1, "a discarded one is part of its story")
 	require.Equal(t, "discarded", story.Found[0].Letters[0].State)
 }

@@ -31,6 +31,7 @@ func adviseOn(p relay.PipelineStatus, command func(...string) string) []advice {
 		list = append(list, advice{level, text, append([]Command{}, commands...)})
 	}
 	status := Command{"See owners, circuits and ages", command("status")}
+	doctor := Command{"Look for the cause", command("doctor")}
 	live := 0
 	for _, o := range p.Owners {
 		if o.Live {
@@ -38,17 +39,17 @@ func adviseOn(p relay.PipelineStatus, command func(...string) string) []advice {
 		}
 	}
 	if p.Unowned > 0 && live == 0 {
-		add(levelBad, fmt.Sprintf("No relay publishes it: %d shards have no owner. Start one, or see in its log why it does not take them.", p.Unowned), status)
+		add(levelBad, fmt.Sprintf("No relay publishes it: %d shards have no owner. Start one, or see in its log why it does not take them.", p.Unowned), status, doctor)
 	}
 	for _, c := range p.Circuits {
 		switch what := "topic " + c.Topic; {
 		case c.Topic == "" && c.State == "recovering":
 			add(levelWarn, fmt.Sprintf("The broker answers %s again, which sends more and more (recovering).", c.Instance), status)
-		case c.Topic == "": // half-open for most of the time: a probe waits longer than the first pauses last
-			add(levelBad, fmt.Sprintf("The broker does not answer %s. Nothing is lost and nothing is put aside: events wait, and the relay tries again by itself (%s). See its log for the error.", c.Instance, c.State), status)
+		case c.Topic == "": // open or half-open: the text stays the same, or it would be read aloud at each probe
+			add(levelBad, fmt.Sprintf("The broker does not answer %s. Nothing is lost and nothing is put aside: events wait, and the relay tries again by itself.", c.Instance), status, doctor)
 		default:
 			add(levelWarn, fmt.Sprintf("The broker refuses %s (%s, %s): its events are put aside and tried again by themselves. Does it exist, and may the relay write to it?", what, c.State, c.Instance),
-				Command{"See the events and the errors", command("dlq", "list", "--pipeline", p.Name)})
+				Command{"See the events and the errors", command("dlq", "list", "--pipeline", p.Name)}, doctor)
 		}
 	}
 	if p.Parked.Dead > 0 {
@@ -60,7 +61,7 @@ func adviseOn(p relay.PipelineStatus, command func(...string) string) []advice {
 	}
 	if len(list) == 0 && p.OldestUnsentSeconds > waitsLong.Seconds() {
 		add(levelWarn, fmt.Sprintf("The oldest event has waited for %s, and no circuit is open: the relay is slower than the writers, or just catches up.",
-			(time.Duration(p.OldestUnsentSeconds)*time.Second).String()), status)
+			(time.Duration(p.OldestUnsentSeconds)*time.Second).String()), status, doctor)
 	}
 	return list
 }

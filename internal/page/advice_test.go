@@ -48,4 +48,7 @@ func TestAdvice(t *testing.T) {
 	both := adviseOn(relay.PipelineStatus{Owners: owned, Circuits: circuit("", "recovering"), Parked: relay.ParkedStatus{Dead: 1, Exact: true}}, plainCommand)
 	require.Len(t, both, 2)
 	require.Equal(t, "bad", worst(both))
+	away := adviseOn(relay.PipelineStatus{Owners: owned, Circuits: circuit("", "open")}, plainCommand)
+	require.Equal(t, "relay doctor", away[0].Commands[1].Command)
+	require.Equal(t, away, adviseOn(relay.PipelineStatus{Owners: owned, Circuits: circuit("", "half-open")}, plainCommand), "not news at each probe")
 }

@@ -9,5 +9,6 @@
 // costs nothing.
 //
 // Memory is bounded: an hour of history for each pipeline, [PageSize] dead letters for
-// each request, payloads cut at [PayloadShown], and four requests at work in databases.
+// each request, payloads cut at [PayloadShown], and four requests and four samples at
+// work in databases.
 package page

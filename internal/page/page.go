@@ -112,9 +112,10 @@ const (
 	// PayloadShown is how many bytes of a decoded payload are shown.
 	PayloadShown = 256 << 10
 
-	atWork         = 4                // requests and samples in the databases at once
+	atWork         = 4                // requests in the databases at once, and as many samples
 	requestTimeout = 10 * time.Second // with the wait for a place
 	sampleTimeout  = 5 * time.Second
+	storeTimeout   = 4 * time.Second // of several that are asked at once
 )
 
 // Page is an [http.Handler] for "GET /" and what lies below it. Mounted elsewhere it
@@ -123,13 +124,17 @@ type Page struct {
 	cfg       Config
 	databases []*watched
 	stores    map[string]Store
-	work      chan struct{} // a place for whoever works in a database
+	work      chan struct{} // places of requests that work in a database
+	sampling  chan struct{} // of samples: many databases that do not answer must not keep readers waiting
 	handler   http.Handler
 	started   time.Time
 
 	// live is how old a status may be while somebody looks, background while nobody
 	// does. Both grow with the number of databases.
 	live, background time.Duration
+
+	// patience is how long one store may take to find an event.
+	patience time.Duration
 }
 
 // New returns a page. Without [Page.Run] it shows no status.
@@ -139,8 +144,9 @@ func New(cfg Config) *Page {
 	}
 	n := time.Duration(len(cfg.Databases))
 	p := &Page{
-		cfg: cfg, stores: map[string]Store{}, work: make(chan struct{}, atWork), started: time.Now(),
+		cfg: cfg, stores: map[string]Store{}, work: make(chan struct{}, atWork), sampling: make(chan struct{}, atWork), started: time.Now(),
 		live: max(2*time.Second, n*50*time.Millisecond), background: max(10*time.Second, n*500*time.Millisecond),
+		patience: storeTimeout,
 	}
 	for _, d := range cfg.Databases {
 		if d.Command == nil {
@@ -165,11 +171,11 @@ func (p *Page) Run(ctx context.Context) {
 	running.Wait()
 }
 
-// enter waits for a place among those who work in databases.
-func (p *Page) enter(ctx context.Context) (leave func(), err error) {
+// enter waits for one of the places.
+func enter(ctx context.Context, places chan struct{}) (leave func(), err error) {
 	select {
-	case p.work <- struct{}{}:
-		return func() { <-p.work }, nil
+	case places <- struct{}{}:
+		return func() { <-places }, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

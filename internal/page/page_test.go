@@ -174,7 +174,7 @@ func TestBusy(t *testing.T) {
 	t.Parallel()
 	p := newTestPage(t, &memory{name: "outbox", letters: 1})
 	for range 4 {
-		leave, err := p.enter(t.Context())
+		leave, err := enter(t.Context(), p.work)
 		require.NoError(t, err)
 		defer leave()
 	}
@@ -185,6 +185,33 @@ func TestBusy(t *testing.T) {
 	require.Equal(t, http.StatusServiceUnavailable, w.Code)
 	require.Contains(t, w.Body.String(), "try again")
 	require.Equal(t, http.StatusOK, get(t, p, "/api/status").Code, "the state is in memory")
+}
+
+// Databases that do not answer to samples keep nobody waiting who asks another one.
+func TestSamplesTakeNoPlaces(t *testing.T) {
+	t.Parallel()
+	hanging := make(chan struct{})
+	silent := Database{Status: func(ctx context.Context) (relay.Status, error) {
+		select {
+		case hanging <- struct{}{}:
+		case <-ctx.Done():
+		}
+		<-ctx.Done()
+		return relay.Status{}, ctx.Err()
+	}}
+	p := New(Config{Databases: []Database{silent, silent, silent, silent, silent}, Stores: []Store{&memory{name: "outbox", letters: 1}}, Logger: quiet(t)})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		p.Run(ctx)
+	}()
+	for range 4 {
+		<-hanging
+	}
+	require.Equal(t, http.StatusOK, get(t, p, "/api/letters?store=outbox").Code)
+	cancel()
+	<-done
 }
 
 func TestStory(t *testing.T) {
@@ -207,6 +234,25 @@ func TestStory(t *testing.T) {
 	require.EqualValues(t, 7, s.Found[0].Letters[0].N)
 	s = decode[story](t, get(t, p, "/api/event?id=other"))
 	require.Empty(t, s.Found)
+}
+
+// silentStore does not answer.
+type silentStore struct{ *memory }
+
+func (silentStore) Find(ctx context.Context, _ string, _ int) ([]Letter, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// A store that does not answer hides nothing of what others know.
+func TestStoryBesideASilentStore(t *testing.T) {
+	t.Parallel()
+	p := newTestPage(t, silentStore{&memory{name: "inbox away"}}, &memory{name: "outbox"})
+	p.patience = 10 * time.Millisecond
+	s := decode[story](t, get(t, p, "/api/event?id=known"))
+	require.Equal(t, []string{"inbox away: context deadline exceeded"}, s.Problems)
+	require.Len(t, s.Found, 1)
+	require.Equal(t, "outbox", s.Found[0].Store)
 }
 
 func TestStoreErrorsAreTold(t *testing.T) {

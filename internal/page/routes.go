@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"golang.org/x/sync/errgroup"
 )
 
 //go:embed assets
@@ -59,7 +61,7 @@ func (p *Page) inDatabase(f func(context.Context, url.Values) (any, error)) http
 	return func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
 		defer cancel()
-		leave, err := p.enter(ctx)
+		leave, err := enter(ctx, p.work)
 		if err != nil {
 			fail(w, errBusy)
 			return
@@ -151,25 +153,44 @@ type foundIn struct {
 // pipeline or consumer, and discarded ones.
 const foundShown = 20
 
+// storesAtOnce is how many are asked for an event at once.
+const storesAtOnce = 16
+
+// event asks all at once, each for a limited time: what does not answer must not hide
+// what the others know.
 func (p *Page) event(ctx context.Context, q url.Values) (any, error) {
 	id := strings.TrimSpace(q.Get("id"))
 	if id == "" {
 		return nil, &badRequest{"id is empty: give the event's id"}
 	}
 	s := story{Found: []foundIn{}, Problems: []string{}}
+	lists, failed := make([][]Letter, len(p.cfg.Stores)), make([]error, len(p.cfg.Stores))
+	var explaining error
+	var asking errgroup.Group
+	asking.SetLimit(storesAtOnce)
 	if p.cfg.Explain != nil {
-		text, err := p.cfg.Explain(ctx, id)
-		if err != nil {
-			s.Problems = append(s.Problems, err.Error())
-		}
-		s.Explained = text
+		asking.Go(func() error {
+			s.Explained, explaining = p.cfg.Explain(ctx, id)
+			return nil
+		})
 	}
-	for _, store := range p.cfg.Stores {
-		list, err := store.Find(ctx, id, foundShown)
-		if err != nil {
-			s.Problems = append(s.Problems, fmt.Sprintf("%s: %v", store.Name(), err))
-		} else if len(list) > 0 {
-			s.Found = append(s.Found, foundIn{store.Name(), list})
+	for i, store := range p.cfg.Stores {
+		asking.Go(func() error {
+			limited, cancel := context.WithTimeout(ctx, p.patience)
+			defer cancel()
+			lists[i], failed[i] = store.Find(limited, id, foundShown)
+			return nil
+		})
+	}
+	_ = asking.Wait() // errors are told below
+	if explaining != nil {
+		s.Problems = append(s.Problems, explaining.Error())
+	}
+	for i, store := range p.cfg.Stores {
+		if failed[i] != nil {
+			s.Problems = append(s.Problems, fmt.Sprintf("%s: %v", store.Name(), failed[i]))
+		} else if len(lists[i]) > 0 {
+			s.Found = append(s.Found, foundIn{store.Name(), lists[i]})
 		}
 	}
 	return s, nil

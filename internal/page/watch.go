@@ -62,7 +62,7 @@ func (p *Page) watch(ctx context.Context, w *watched) {
 }
 
 func (p *Page) read(ctx context.Context, w *watched) {
-	leave, err := p.enter(ctx)
+	leave, err := enter(ctx, p.sampling)
 	if err != nil {
 		return // ctx has ended
 	}

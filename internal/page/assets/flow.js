@@ -57,7 +57,7 @@ function updatePipeline(node, p, more, points) {
   const k = p.parked;
   const waiting = k.dead + k.retrying + k.blocked;
   set(parts.waits, waiting === 0 ? "Nothing is put aside."
-    : `Put aside: ${k.exact ? "" : "at least "}${count(k.dead)} dead, ${count(k.retrying)} retrying, ${count(k.blocked)} blocked; the first ${age(k.oldest_seconds)} ago.`);
+    : `Put aside: ${k.exact ? "" : "at least "}${count(k.dead)} dead, ${count(k.retrying)} retrying, ${count(k.blocked)} blocked; the first ${age(k.oldest_seconds)} ago.${k.blocked_keys ? ` ${count(k.blocked_keys)} keys stand still.` : ""}`);
   parts.button.hidden = waiting === 0;
   updatePlot(parts.backlog, points, (q) => q[1], count);
   updatePlot(parts.rate, points, (q) => q[2], (v) => v.toFixed(1));

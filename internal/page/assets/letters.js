@@ -13,6 +13,7 @@ let opened = 0; // of letters likewise
 function choose() {
   chosen = Object.fromEntries([...new FormData(form)].filter(([, value]) => value !== ""));
   pages = [0];
+  next = 0; // of the page before, until the answer is there
   load();
 }
 
@@ -31,6 +32,12 @@ export function showFirst(store, owner) {
   form.elements.owner.value = owner;
   choose();
   byId("letters-title").focus();
+}
+
+// showStore shows a store from its beginning, with the filter as it stands.
+export function showStore(store) {
+  form.elements.store.value = store;
+  choose();
 }
 
 // refresh asks for the present page again.

@@ -2,7 +2,7 @@
 
 import { age, ask, byId, commands, el, keyed, set, setClass } from "./dom.js";
 import { showPipelines, showRelays, showSlots } from "./flow.js";
-import { refresh, showFirst, showStores } from "./letters.js";
+import { refresh, showFirst, showStore, showStores } from "./letters.js";
 import "./story.js";
 
 const every = 2000; // ms
@@ -50,6 +50,7 @@ function lost(error) {
 function show(o) {
   if (o.started !== started) [started, history, last] = [o.started, new Map(), 0];
   const shown = o.shown;
+  const before = store;
   store = shown.store;
   remember(shown);
   document.title = title(shown);
@@ -61,6 +62,7 @@ function show(o) {
   showRelays(byId("relays"), shown.status?.instances ?? []);
   showSlots(byId("slots"), shown.status?.slots ?? []);
   showStores(o.stores);
+  if (before && before !== store) showStore(store);
   byId("notes-section").hidden = o.notes.length === 0;
   keyed(byId("notes"), o.notes, (n) => n, (n) => el("li", { text: n }), () => {});
 }
@@ -115,9 +117,9 @@ function updateTodo(node, a) {
   commands(node.lastChild, a.commands);
 }
 
-// tell announces what is new, not every change of a number.
+// tell announces what is new, not every change of a number or probe of a circuit.
 function tell(list) {
-  const kinds = list.map((a) => a.level + a.of + a.text.replace(/[\d.]+/g, "")).join("\n");
+  const kinds = list.map((a) => a.level + a.of + a.text.replace(/half-open/g, "open").replace(/[\d.]+/g, "")).join("\n");
   if (kinds !== told && told !== "") set(byId("announce"), list.map((a) => a.of + a.text).join(" "));
   told = kinds;
 }
@@ -125,7 +127,8 @@ function tell(list) {
 byId("database").addEventListener("change", (e) => {
   database = e.target.value;
   [history, last] = [new Map(), 0];
-  poll();
+  if (paused) byId("pause").click(); // it would show the old one for ever
+  else poll();
 });
 byId("pause").addEventListener("click", (e) => {
   paused = !paused;

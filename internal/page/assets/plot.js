@@ -22,6 +22,7 @@ export function updatePlot(figure, points, value, name) {
   const now = points.length ? points[points.length - 1][0] : 0;
   const recent = points.filter((p) => p[0] > now - span);
   if (!recent.length) {
+    path.removeAttribute("d"); // another database was shown
     set(caption, `${title}: no data yet`);
     svg.setAttribute("aria-label", caption.textContent);
     return;

@@ -5,20 +5,23 @@ import { open } from "./letters.js";
 
 const form = byId("ask");
 const box = byId("story");
+let asked = 0; // of answers that cross only the last counts
 
 form.addEventListener("submit", async (e) => {
   e.preventDefault();
   const id = form.elements.id.value.trim();
+  const mine = ++asked;
   box.replaceChildren(el("p", { text: "Asking…" }));
   let s;
   try {
     s = await ask("api/event", { id });
   } catch (error) {
-    box.replaceChildren(el("p", { text: `Not known: ${error.message}` }));
+    if (mine === asked) box.replaceChildren(el("p", { text: `Not known: ${error.message}` }));
     return;
   }
+  if (mine !== asked) return;
   const parts = [];
-  if (s.explained) parts.push(el("pre", { tabindex: "0", "aria-label": "Explanation", text: s.explained }));
+  if (s.explained) parts.push(el("pre", { role: "region", tabindex: "0", "aria-label": "Explanation", text: s.explained }));
   for (const { store, letters } of s.found) {
     for (const l of letters) parts.push(letter(store, l));
   }
