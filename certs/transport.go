@@ -13,6 +13,9 @@ type transport struct{ files Files }
 func (t transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	conf, err := t.files.Config(r.URL.Hostname())
 	if err != nil {
+		if r.Body != nil {
+			_ = r.Body.Close() // as every RoundTripper does, also when it fails
+		}
 		return nil, err
 	}
 	tr := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert // net/http says so

@@ -49,8 +49,13 @@ type Config struct {
 
 	// PublishTimeout is how long one call of Publish tries, through leader
 	// elections and reconnects, before it reports the rest as unavailable.
-	// Default 10 s.
+	// Default 10 s. Where it is more than the client's own timeouts, those are as long.
 	PublishTimeout time.Duration
+	// MaxRequestBytes bounds what is sent in one request, counted before compression:
+	// for brokers that close the connection at a larger one. A message that does not
+	// fit is rejected without being sent. At least 65,536. Default 0: batches of
+	// several partitions go together up to 8 MiB, and a single batch may be larger.
+	MaxRequestBytes int
 
 	// Group is the consumer group. Required for a subscriber.
 	Group string
@@ -93,6 +98,8 @@ func (c Config) Validate() error {
 		return errors.New(`kafka: Config.Brokers is empty (list at least one broker, for example "localhost:9092")`)
 	case c.PublishTimeout < 0:
 		return fmt.Errorf("kafka: Config.PublishTimeout %s is negative (leave it 0 for %s)", c.PublishTimeout, defaultPublishTimeout)
+	case c.MaxRequestBytes != 0 && (c.MaxRequestBytes < minRequestBytes || c.MaxRequestBytes > int(sarama.MaxRequestSize)):
+		return fmt.Errorf("kafka: Config.MaxRequestBytes %d is not between %d and %d (leave it 0 for 8 MiB)", c.MaxRequestBytes, minRequestBytes, sarama.MaxRequestSize)
 	case c.MaxUnsettled < 0:
 		return fmt.Errorf("kafka: Config.MaxUnsettled %d is negative (leave it 0 for %d)", c.MaxUnsettled, defaultMaxUnsettled)
 	case c.TLS != nil && c.TLSFiles != nil:
@@ -149,6 +156,9 @@ func (c Config) client() *sarama.Config {
 		sc.Net.TLS.Config = c.TLS
 	}
 	c.sasl(sc)
+	// Or they would end a wait that the user wants.
+	sc.Producer.Timeout = max(sc.Producer.Timeout, c.PublishTimeout)
+	sc.Net.ReadTimeout = max(sc.Net.ReadTimeout, c.PublishTimeout)
 	sc.Producer.Compression = sarama.CompressionSnappy
 	sc.Producer.Partitioner = sarama.NewMurmur2Partitioner
 

@@ -28,6 +28,8 @@ func TestConfigMistakes(t *testing.T) {
 		"Config.Brokers is empty":    func(c *kafka.Config) { c.Brokers = nil },
 		"Config.Brokers[1] is empty": func(c *kafka.Config) { c.Brokers = []string{"a:1", ""} },
 		"Config.PublishTimeout -1s":  func(c *kafka.Config) { c.PublishTimeout = -time.Second },
+		"Config.MaxRequestBytes -1":  func(c *kafka.Config) { c.MaxRequestBytes = -1 },
+		"Config.MaxRequestBytes 9":   func(c *kafka.Config) { c.MaxRequestBytes = 9 },
 		"Config.MaxUnsettled -1":     func(c *kafka.Config) { c.MaxUnsettled = -1 },
 		"Config.Username is empty":   func(c *kafka.Config) { c.Password = "p" },
 		"Config.Password is empty":   func(c *kafka.Config) { c.Username = "u" },

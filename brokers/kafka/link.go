@@ -80,10 +80,6 @@ func (a *attempt) abandon(l *link) {
 	}
 }
 
-// maxRequestBytes bounds a request of several batches; a larger single batch
-// goes alone.
-const maxRequestBytes = 8 << 20
-
 func newLink(p *Publisher, addr string) *link {
 	return &link{p: p, addr: addr, in: make(chan *attempt, 64)}
 }
@@ -107,11 +103,11 @@ func (l *link) run() {
 // gather adds what waits already. A partition has one attempt at a time, but an
 // abandoned one may lie before its successor: these go in separate requests.
 func (l *link) gather(first *attempt) []*attempt {
-	group, size := []*attempt{first}, first.batch.size
+	group, size, limit := []*attempt{first}, onWire(first), l.p.cfg.requestRoom()
 	for {
 		select {
 		case a := <-l.in:
-			if size += a.batch.size; size > maxRequestBytes || contains(group, a) {
+			if size += onWire(a); size > limit || contains(group, a) {
 				l.next = a
 				return group
 			}

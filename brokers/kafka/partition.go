@@ -77,6 +77,11 @@ func (pt *partition) next() *batch {
 			taken++
 			continue
 		}
+		if err := pt.topic.p.cfg.fits(pt.topic.name, it.size); err != nil {
+			it.call.fail(it.index, err)
+			taken++
+			continue
+		}
 		if len(items) > 0 && size+it.size > maxBytes {
 			break
 		}

@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -29,35 +28,9 @@ type securedBroker struct {
 	topic string
 }
 
-const (
-	mutualTLS  = iota // the client's certificate is required
-	saslTLS           // a user or token is
-	expiredTLS        // the broker's certificate has expired
-)
-
-func pemOf(p certtest.Pair) []byte { return slices.Concat(p.Key, p.Cert) }
-
 func newSecuredBroker(t *testing.T) *securedBroker {
 	b := &securedBroker{ca: certtest.NewCA(t, "ours"), dir: t.TempDir(), topic: svctest.Unique("secured")}
-	const login = "org.apache.kafka.common.security."
-	b.Server = svctest.OwnKafkaWith(t, server.Config{
-		Listeners: []server.Listener{mutualTLS: {Protocol: "SSL"}, saslTLS: {Protocol: "SASL_SSL"}, expiredTLS: {Protocol: "SSL"}},
-		Files: map[string][]byte{
-			"ca.pem": b.ca.PEM, "server.pem": pemOf(b.ca.Server(t, "127.0.0.1")), "expired.pem": pemOf(b.ca.Expired(t, "server", "127.0.0.1")),
-		},
-		Settings: map[string]string{
-			"ssl.keystore.type": "PEM", "ssl.keystore.location": "{dir}/server.pem",
-			"ssl.truststore.type": "PEM", "ssl.truststore.location": "{dir}/ca.pem",
-			"listener.name.l0.ssl.client.auth":                "required",
-			"listener.name.l1.sasl.enabled.mechanisms":        "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER",
-			"listener.name.l1.plain.sasl.jaas.config":         login + `plain.PlainLoginModule required user_svc="right";`,
-			"listener.name.l1.scram-sha-256.sasl.jaas.config": login + `scram.ScramLoginModule required;`,
-			"listener.name.l1.scram-sha-512.sasl.jaas.config": login + `scram.ScramLoginModule required;`,
-			"listener.name.l1.oauthbearer.sasl.jaas.config":   login + `oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="broker";`,
-			"listener.name.l2.ssl.keystore.type":              "PEM",
-			"listener.name.l2.ssl.keystore.location":          "{dir}/expired.pem",
-		},
-	})
+	b.Server = svctest.SecuredKafka(t, b.ca)
 	createTopic(t, b.Brokers(), b.topic, 1, nil)
 	return b
 }
@@ -109,19 +82,19 @@ func TestSecuredBroker(t *testing.T) {
 
 func (b *securedBroker) verified(t *testing.T) {
 	other := certtest.NewCA(t, "other")
-	mustPublish(t, newPublisher(t, b.client(t, b.config(t, mutualTLS), b.ca)), numbered(b.topic, "k", 0, 1))
+	mustPublish(t, newPublisher(t, b.client(t, b.config(t, svctest.KafkaMutualTLS), b.ca)), numbered(b.topic, "k", 0, 1))
 
-	wrong := b.client(t, b.config(t, mutualTLS), b.ca)
+	wrong := b.client(t, b.config(t, svctest.KafkaMutualTLS), b.ca)
 	wrong.TLSFiles.CAFile = certtest.Write(t, b.dir, "other.pem", other.PEM)
 	b.refused(t, newPublisher(t, short(wrong)), says("wrong authority"))
-	b.refused(t, newPublisher(t, short(b.config(t, expiredTLS))), says("expired"))
-	elsewhere := b.client(t, b.config(t, mutualTLS), b.ca)
+	b.refused(t, newPublisher(t, short(b.config(t, svctest.KafkaExpired))), says("expired"))
+	elsewhere := b.client(t, b.config(t, svctest.KafkaMutualTLS), b.ca)
 	elsewhere.Brokers[0] = strings.Replace(elsewhere.Brokers[0], "127.0.0.1", "localhost", 1)
 	b.refused(t, newPublisher(t, short(elsewhere)), says("wrong host"))
 
-	b.refused(t, newPublisher(t, short(b.config(t, mutualTLS))), func(error) bool { return true })
-	b.refused(t, newPublisher(t, short(b.client(t, b.config(t, mutualTLS), other))), func(error) bool { return true })
-	plain := b.config(t, mutualTLS)
+	b.refused(t, newPublisher(t, short(b.config(t, svctest.KafkaMutualTLS))), func(error) bool { return true })
+	b.refused(t, newPublisher(t, short(b.client(t, b.config(t, svctest.KafkaMutualTLS), other))), func(error) bool { return true })
+	plain := b.config(t, svctest.KafkaMutualTLS)
 	plain.TLSFiles = nil
 	b.refused(t, newPublisher(t, short(plain)), func(error) bool { return true })
 }
@@ -159,7 +132,7 @@ func (b *securedBroker) sasl(t *testing.T) {
 		},
 	} {
 		t.Run(string(mechanism), func(t *testing.T) {
-			good, bad := b.config(t, saslTLS), short(b.config(t, saslTLS))
+			good, bad := b.config(t, svctest.KafkaSASL), short(b.config(t, svctest.KafkaSASL))
 			good.Mechanism, bad.Mechanism = mechanism, mechanism
 			change.good(&good)
 			change.bad(&bad)
@@ -174,7 +147,7 @@ func (b *securedBroker) sasl(t *testing.T) {
 			b.refused(t, newPublisher(t, bad), func(err error) bool { return errors.Is(err, sarama.ErrSASLAuthenticationFailed) })
 		})
 	}
-	broken := short(b.config(t, saslTLS))
+	broken := short(b.config(t, svctest.KafkaSASL))
 	broken.Token = func(context.Context) (string, error) { return "", errors.New("the issuer is away") }
 	b.refused(t, newPublisher(t, broken), says("the issuer is away"))
 }
@@ -186,7 +159,7 @@ func user(password string) func(*kafka.Config) {
 // Broker and client get another authority and other certificates while publisher and
 // subscriber live.
 func (b *securedBroker) renewed(t *testing.T) {
-	cfg := short(b.client(t, b.config(t, mutualTLS), b.ca))
+	cfg := short(b.client(t, b.config(t, svctest.KafkaMutualTLS), b.ca))
 	ch := make(chan delivery)
 	subscribe(t, kafka.NewSubscriber(cfg, b.topic), collect(ch))
 	p := newPublisher(t, cfg)
@@ -202,7 +175,7 @@ func (b *securedBroker) renewed(t *testing.T) {
 	ca := certtest.NewCA(t, "next")
 	require.NoError(t, b.Kill())
 	require.NoError(t, b.WriteFile("ca.pem", ca.PEM))
-	require.NoError(t, b.WriteFile("server.pem", pemOf(ca.Server(t, "127.0.0.1"))))
+	require.NoError(t, b.WriteFile("server.pem", ca.Server(t, "127.0.0.1").Both()))
 	require.NoError(t, b.Start(t.Context()))
 	b.refused(t, p, says("wrong authority"))
 	certtest.Write(t, b.dir, "ca.pem", ca.PEM)

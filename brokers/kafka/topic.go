@@ -230,11 +230,14 @@ func (t *topic) loadLeaders(client sarama.Client, count int) []string {
 	return leaders
 }
 
-// loadLimit returns the topic's max.message.bytes, at most the client's own. It
-// needs the DescribeConfigs permission; without it, batches that turn out too
-// large are halved.
+// loadLimit returns the topic's max.message.bytes, at most the client's own and what
+// fits into a request. It needs the DescribeConfigs permission; without it, batches
+// that turn out too large are halved.
 func (t *topic) loadLimit(client sarama.Client) int {
 	limit := t.p.conf.Producer.MaxMessageBytes
+	if room, bounded := t.p.cfg.batchRoom(t.name); bounded {
+		limit = min(limit, room)
+	}
 	broker := client.LeastLoadedBroker()
 	if broker == nil {
 		return limit

@@ -13,7 +13,6 @@ import (
 	"github.com/outboxkit/outboxkit/brokers/rabbitmq"
 	"github.com/outboxkit/outboxkit/certs"
 	"github.com/outboxkit/outboxkit/internal/certtest"
-	server "github.com/outboxkit/outboxkit/internal/services/rabbitmq"
 	"github.com/outboxkit/outboxkit/internal/svctest"
 )
 
@@ -27,19 +26,7 @@ type securedBroker struct {
 
 func newSecuredBroker(t *testing.T) *securedBroker {
 	b := &securedBroker{ca: certtest.NewCA(t, "ours"), dir: t.TempDir()}
-	pair := b.ca.Server(t, "127.0.0.1")
-	b.Server = svctest.OwnRabbitMQWith(t, server.Config{
-		TLSPort: -1,
-		Plugins: []string{"rabbitmq_auth_mechanism_ssl"},
-		Files:   map[string][]byte{"ca.pem": b.ca.PEM, "tls.crt": pair.Cert, "tls.key": pair.Key},
-		Settings: map[string]string{
-			"ssl_options.cacertfile": "{dir}/ca.pem", "ssl_options.certfile": "{dir}/tls.crt", "ssl_options.keyfile": "{dir}/tls.key",
-			"ssl_options.verify": "verify_peer", "ssl_options.fail_if_no_peer_cert": "false",
-			"auth_mechanisms.1": "PLAIN", "auth_mechanisms.2": "EXTERNAL", "ssl_cert_login_from": "common_name",
-		},
-	})
-	b.ctl(t, "add_user", "svc", "a password that nobody knows")
-	b.ctl(t, "set_permissions", "svc", ".*", ".*", ".*")
+	b.Server = svctest.SecuredRabbitMQ(t, b.ca)
 	b.queue = newQueue(t, b.URL(), nil)
 	return b
 }

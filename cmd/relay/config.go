@@ -25,7 +25,7 @@ type config struct {
 	DrainTimeout duration         `yaml:"drain_timeout" default:"20s" flag:"drain-timeout" doc:"how long a stopping relay waits for what is in flight; bookkeeping may add 10s where the database does not answer"`
 	Log          logConfig        `yaml:"log"`
 	Admin        adminConfig      `yaml:"admin"`
-	Hide         []string         `yaml:"hide" doc:"fields of payloads that relay dlq and the page do not show, nor their bytes: a name, a path such as customer.email (an email anywhere below a customer), or all"`
+	Hide         []string         `yaml:"hide" doc:"fields of payloads that relay dlq, relay schema decode --event and the page do not show, nor their bytes: a name, a path such as customer.email (an email anywhere below a customer), or all"`
 	Pipelines    []pipelineConfig `yaml:"pipelines" doc:"every event goes through every pipeline that does not filter it out"`
 }
 
@@ -67,6 +67,10 @@ type kafkaConfig struct {
 	Password  string       `yaml:"password" secret:"value" doc:"for PLAIN and SCRAM"`
 	TokenFile string       `yaml:"token_file" doc:"for OAUTHBEARER: a file with a token, read at each connection"`
 	OAuth     *oauthConfig `yaml:"oauth"`
+
+	Compression     string   `yaml:"compression" default:"snappy" values:"snappy, none, gzip, lz4, zstd" doc:"of batches; Azure Event Hubs takes none, or gzip in its Premium and Dedicated tiers"`
+	MaxRequestBytes int      `yaml:"max_request_bytes" default:"8 MiB, more for one large batch" doc:"bytes of the largest request, counted before compression; an event that alone is larger is parked. For brokers that close the connection at larger ones, such as Event Hubs: 1000000"`
+	PublishTimeout  duration `yaml:"publish_timeout" default:"10s" doc:"how long a publication may take, elections and reconnects included, until what is not confirmed counts as failed and is tried again; Event Hubs: 60s"`
 }
 
 type rabbitmqConfig struct {

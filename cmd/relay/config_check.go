@@ -92,6 +92,10 @@ func (v *validator) checkPipeline(at string, p *pipelineConfig) {
 	case p.Kafka != nil:
 		v.checkTLS(at+".kafka", p.Kafka.TLS)
 		v.checkSASL(at+".kafka", p.Kafka)
+		if p.Kafka.Compression != "" {
+			v.oneOf(at+".kafka.compression", &p.Kafka.Compression, "snappy", "none", "gzip", "lz4", "zstd")
+		}
+		v.duration(at+".kafka.publish_timeout", p.Kafka.PublishTimeout)
 		v.adapter(at+".kafka", p.Kafka.config(nil).Validate())
 	case p.RabbitMQ != nil:
 		problems := len(v.problems)

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -54,11 +56,7 @@ func (v *validator) checkInboxes(c *config) {
 // nothing else needs to be there.
 func (p *place) inbox(name string) (inboxEntry, error) {
 	if strings.ContainsAny(name, ":=") { // both forms of Postgres; no name has these
-		url, err := expand(name)
-		if err != nil {
-			err = wrongUse("--inbox: %w", err)
-		}
-		return inboxEntry{databaseConfig: databaseConfig{URL: url}, Name: name}, err
+		return p.inboxAt(name)
 	}
 	c, v, err := readConfig(p.path)
 	if err != nil {
@@ -81,6 +79,20 @@ func (p *place) inbox(name string) (inboxEntry, error) {
 		return inboxEntry{}, wrongUse("--inbox %q: %s has no list of inboxes; describe them there, or give a Postgres URL", name, p.path)
 	}
 	return inboxEntry{}, wrongUse("--inbox %q is not one of %s", name, strings.Join(names, ", "))
+}
+
+// inboxAt is an inbox that only its URL is known of. What a configuration hides, if there
+// is one, stays hidden.
+func (p *place) inboxAt(address string) (inboxEntry, error) {
+	url, err := expand(address)
+	if err != nil {
+		return inboxEntry{}, wrongUse("--inbox: %w", err)
+	}
+	c, _, err := readConfig(p.path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return inboxEntry{}, err
+	}
+	return inboxEntry{databaseConfig: databaseConfig{URL: url}, Name: address, hide: c.Hide}, nil
 }
 
 // open returns nil for bare bytes. Schemas are found beside the file config.

@@ -87,7 +87,7 @@ func (s settings) read() (config, *validator, error) {
 		DecodeHook: mapstructure.DecodeHookFuncType(entries), SquashTagOption: "inline", ErrorUnused: true,
 	}})
 	if err != nil {
-		return c, v, fmt.Errorf("put the configuration together: %w", err)
+		return c, v, &configError{place: origin{name: v.file}, problem: "cannot be put together", cause: err}
 	}
 	return c, v, nil
 }

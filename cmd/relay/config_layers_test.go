@@ -41,7 +41,7 @@ func TestLayers(t *testing.T) {
 	t.Setenv("OUTBOXKIT_PIPELINES_0_KAFKA_BROKERS", "env:1, env:2")
 	t.Setenv("OUTBOXKIT_PIPELINES_0_KAFKA_PASSWORD", "0123")
 	t.Setenv("OUTBOXKIT_PIPELINES_0_KAFKA_USERNAME", "${LAYERS_NOT_EXPANDED}")
-	t.Setenv("OUTBOXKIT_PIPELINES_0_KAFKA_TLS", "true")
+	t.Setenv("OUTBOXKIT_PIPELINES_0_KAFKA_TLS_CA_FILE", "system")
 	t.Setenv("OUTBOXKIT_PIPELINES_0_TOPICS", `{"orders": "env.orders"}`)
 	t.Setenv("OUTBOXKIT_PIPELINES_0_FILTER_TYPES", `["a,b", "c"]`)
 	t.Setenv("OUTBOXKIT_PIPELINES_0_BLOCK_KEY", "false")
@@ -59,7 +59,7 @@ func TestLayers(t *testing.T) {
 	require.Equal(t, databaseConfig{URL: "postgres://h/file", Schema: "flagged"}, c.Database)
 	require.Len(t, c.Pipelines, 3)
 	kafka := c.Pipelines[0]
-	require.Equal(t, kafkaConfig{Brokers: []string{"env:1", "env:2"}, TLS: true, Username: "${LAYERS_NOT_EXPANDED}", Password: "0123"}, *kafka.Kafka)
+	require.Equal(t, kafkaConfig{Brokers: []string{"env:1", "env:2"}, TLS: &tlsConfig{CAFile: "system"}, Username: "${LAYERS_NOT_EXPANDED}", Password: "0123"}, *kafka.Kafka)
 	require.Equal(t, map[string]string{"orders": "env.orders"}, kafka.Topics, "replaced, not added to")
 	require.Equal(t, []string{"a,b", "c"}, kafka.Filter.Types)
 	require.Equal(t, new(bool), kafka.BlockKey)
@@ -109,7 +109,7 @@ func TestUnknownVariablesAreWarnedAbout(t *testing.T) {
 		"OUTBOXKIT_PIPELINES_0_KAFKA_BROKER":      "OUTBOXKIT_PIPELINES_0_KAFKA_BROKER sets nothing: did you mean OUTBOXKIT_PIPELINES_N_KAFKA_BROKERS?",
 		"OUTBOXKIT_PIPELINES_00_NAME":             "OUTBOXKIT_PIPELINES_00_NAME sets nothing",
 		"OUTBOXKIT_DATABASE":                      "OUTBOXKIT_DATABASE sets nothing",
-		"OUTBOXKIT_ZZZ":                           "OUTBOXKIT_ZZZ sets nothing: docs/configuration.md has all that do",
+		"OUTBOXKIT_ZZZZZZ":                        "OUTBOXKIT_ZZZZZZ sets nothing: docs/configuration.md has all that do",
 		"OUTBOXKIT_RELAY_SERVICE_HOST":            "", // as Kubernetes makes them
 		"OUTBOXKIT_RELAY_PORT_8080_TCP_ADDR":      "",
 		"OUTBOXKIT_RELAY_SERVICE_PORT_METRICS":    "",

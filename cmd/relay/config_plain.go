@@ -22,6 +22,16 @@ func (v *validator) warnPlainText(at string, p *pipelineConfig) {
 			v.warnPlain(at+".rabbitmq.url", "the password", u.Host, "write amqps://")
 		}
 	}
+	if p.Kafka != nil && p.Kafka.OAuth != nil {
+		if u, err := url.Parse(p.Kafka.OAuth.TokenURL); err == nil && u.Scheme == "http" && elsewhere(u.Host) {
+			v.warnPlain(at+".kafka.oauth.token_url", "the client's secret", u.Host, "write https://")
+		}
+	}
+	if p.RabbitMQ != nil {
+		if u, err := url.Parse(p.RabbitMQ.Management); err == nil && u.Scheme == "http" && elsewhere(u.Host) {
+			v.warnPlain(at+".rabbitmq.management", "the password of relay doctor", u.Host, "write https://")
+		}
+	}
 	r := p.Wire.Registry
 	if u, err := url.Parse(r.URL); err == nil && u.Scheme == "http" && (u.User != nil || r.Password != "" || r.Token != "") && elsewhere(u.Host) {
 		v.warnPlain(at+".wire.registry.url", "the password or token", u.Host, "write https://")

@@ -11,11 +11,13 @@ import (
 func TestPlainTextIsWarnedAbout(t *testing.T) {
 	t.Parallel()
 	for pipeline, want := range map[string]string{
-		"kafka: {brokers: ['localhost:9092', 'kafka-1:9092'], username: u, password: hunter2}":                      "relay.yaml:4: pipelines[0].kafka: the password or token goes to kafka-1:9092 in plain text: write tls: {}, or use SCRAM",
-		"kafka: {brokers: ['kafka-1:9092'], token_file: /var/run/token}":                                            "goes to kafka-1:9092",
-		"rabbitmq: {url: 'amqp://u:hunter2@rabbit:5672/'}":                                                          "relay.yaml:4: pipelines[0].rabbitmq.url: the password goes to rabbit:5672 in plain text: write amqps://",
-		"rabbitmq: {url: 'amqp://u@rabbit/', password: hunter2}":                                                    "goes to rabbit in plain text",
-		"wire: {format: confluent, registry: {url: 'http://registry:8081', token: hunter2}}, kafka: {brokers: [b]}": "pipelines[0].wire.registry.url: the password or token goes to registry:8081 in plain text: write https://",
+		"kafka: {brokers: ['localhost:9092', 'kafka-1:9092'], username: u, password: hunter2}":                                    "relay.yaml:4: pipelines[0].kafka: the password or token goes to kafka-1:9092 in plain text: write tls: {}, or use SCRAM",
+		"kafka: {brokers: ['kafka-1:9092'], token_file: /var/run/token}":                                                          "goes to kafka-1:9092",
+		"kafka: {brokers: ['kafka-1:9092'], tls: {}, oauth: {token_url: 'http://login/t', client_id: x, client_secret: hunter2}}": "relay.yaml:4: pipelines[0].kafka.oauth.token_url: the client's secret goes to login in plain text: write https://",
+		"rabbitmq: {url: 'amqp://u:hunter2@rabbit:5672/'}":                                                                        "relay.yaml:4: pipelines[0].rabbitmq.url: the password goes to rabbit:5672 in plain text: write amqps://",
+		"rabbitmq: {url: 'amqps://u@rabbit/', management: 'http://rabbit:15672'}":                                                 "pipelines[0].rabbitmq.management: the password of relay doctor goes to rabbit:15672 in plain text: write https://",
+		"rabbitmq: {url: 'amqp://u@rabbit/', password: hunter2}":                                                                  "goes to rabbit in plain text",
+		"wire: {format: confluent, registry: {url: 'http://registry:8081', token: hunter2}}, kafka: {brokers: [b]}":               "pipelines[0].wire.registry.url: the password or token goes to registry:8081 in plain text: write https://",
 
 		"kafka: {brokers: ['localhost:9092', '127.0.0.1:1', '[::1]:9092'], username: u, password: hunter2}": "",
 		"kafka: {brokers: ['kafka-1:9092']}":                                                                      "",

@@ -59,12 +59,29 @@ func (r reading) group(n *yaml.Node, t reflect.Type, path string) map[string]any
 			continue
 		}
 		at := below(path, name)
+		if on, ok := oldTLS(p.value, at); ok {
+			if on {
+				r.note(at, p.key.Line)
+				values[name] = map[string]any{}
+			}
+			continue
+		}
 		r.note(at, p.key.Line)
 		if v, ok := r.value(p.value, keys[i].typ, at); ok {
 			values[name] = v
 		}
 	}
 	return values
+}
+
+// oldTLS reads kafka.tls as v0.1.0-alpha.1 had it: true, which is {} now, or false, which
+// is as if it were left out.
+func oldTLS(n *yaml.Node, path string) (on, ok bool) {
+	for n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	ok = strings.HasSuffix(path, ".kafka.tls") && n.Kind == yaml.ScalarNode && n.ShortTag() != "!!null" && n.Decode(&on) == nil
+	return on, ok
 }
 
 func (r reading) groups(n *yaml.Node, t reflect.Type, path string) map[string]any {

@@ -124,7 +124,7 @@ func TestHostileFiles(t *testing.T) {
 		"? [a, b]\n: c\n":                        "relay.yaml",
 		"pipelines: [{topics: {a: {b: c}}}]\n":   "pipelines[0].topics.a: is a group of keys, must be a text",
 		"database: hunter2\n":                    "database: is a text, must be a group of keys",
-		"pipelines: [{kafka: {tls: hunter2}}]\n": "pipelines[0].kafka.tls: is a text, must be a true or false",
+		"pipelines: [{kafka: {tls: hunter2}}]\n": "pipelines[0].kafka.tls: is a text, must be a group of keys",
 		"pipelines: [{kafka: {brokers: hunter2}}]\n": "pipelines[0].kafka.brokers: is a text, must be a list",
 		"pipelines: [~, {name: x}]\n":                "pipelines[0].name: is empty",
 		"log: {level: [info]}\n":                     "log.level: is a list, must be a text",

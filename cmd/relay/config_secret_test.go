@@ -101,8 +101,11 @@ pipelines:
     kafka: {brokers: ["127.0.0.1:1"], username: u, password: "${file:SECRETFILE}"}
     wire: {format: confluent, registry: {url: "http://u:hunter2-registry@127.0.0.1:1"}}
   - name: rabbit
-    rabbitmq: {url: "amqp://u:hunter2-rabbit@127.0.0.1:1/", password: "hunter2@/key"}
+    rabbitmq: {url: "amqp://u:hunter2-rabbit@127.0.0.1:1/", password: "hunter2@/key", management: "http://u:hunter2-management@127.0.0.1:1"}
     wire: {format: confluent, registry: {url: "http://127.0.0.1:1", token: "${SECRETS_TOKEN}"}}
+  - name: oauth
+    kafka: {brokers: ["127.0.0.1:1"], oauth: {token_url: "http://127.0.0.1:1/token", client_id: relay, client_secret: hunter2-oauth}}
+admin: {token: hunter2-admin-0123456789}
 inboxes:
   - {name: stock, url: "host=127.0.0.1 port=1 user=u password=hunter2-inbox connect_timeout=1"}
 `

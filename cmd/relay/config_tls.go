@@ -134,6 +134,10 @@ func adapterKey(field string) string {
 		return "token"
 	case "Token":
 		return "oauth" // or token_file
+	case "MaxRequestBytes":
+		return "max_request_bytes"
+	case "PublishTimeout":
+		return "publish_timeout"
 	default:
 		return strings.ToLower(field)
 	}

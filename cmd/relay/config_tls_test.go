@@ -1,7 +1,10 @@
 package main
 
 import (
+	"crypto/tls"
 	"fmt"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -9,7 +12,9 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/IBM/sarama"
 	"github.com/stretchr/testify/require"
 
 	"github.com/outboxkit/outboxkit/brokers/kafka"
@@ -83,13 +88,15 @@ func TestBadSecurityNamesLineAndField(t *testing.T) {
 		"two ways":       {"db/shop", "db/shop?sslmode=require", `relay.yaml:3: database.tls: stands beside sslmode in the URL`},
 		"plain AMQP":     {"amqps://", "amqp://", `relay.yaml:22: pipelines[1].rabbitmq.tls: is set but the URL is plain text`},
 		"plain registry": {"https://", "http://", `pipelines[0].wire.registry.tls: is set but the URL is plain text`},
-		"mechanism":      {"scram-sha-512", "kerberos", `relay.yaml:13: pipelines[0].kafka.mechanism: "KERBEROS" is not known`},
+		"mechanism":      {"scram-sha-512", "kerberos", `relay.yaml:13: pipelines[0].kafka.mechanism: "kerberos" is not known`},
 		"no password":    {"      password: hunter2\n", "", `pipelines[0].kafka.password: is empty, which SCRAM-SHA-512 needs`},
 		"no token":       {"mechanism: scram-sha-512\n      username: svc\n      password: hunter2", "mechanism: OAUTHBEARER", `pipelines[0].kafka.oauth: is missing`},
 		"two tokens": {"mechanism: scram-sha-512\n      username: svc\n      password: hunter2",
 			"token_file: x\n      oauth: {token_url: 'https://u:hunter2@h', client_id: x, client_secret: hunter2}", `pipelines[0].kafka.token_file: stands beside oauth`},
 		"URL with a user": {"mechanism: scram-sha-512\n      username: svc\n      password: hunter2",
 			"oauth: {token_url: 'https://u:hunter2@h', client_id: x, client_secret: hunter2}", `relay.yaml:13: pipelines[0].kafka.oauth.token_url: is no http or https URL`},
+		"plain issuer": {"mechanism: scram-sha-512\n      username: svc\n      password: hunter2",
+			"oauth: {token_url: 'http://h', client_id: x, client_secret: hunter2, tls: {}}", `relay.yaml:13: pipelines[0].kafka.oauth.tls: is set but token_url is plain text`},
 		"root in the URL": {"url: postgres://relay@db/shop\n  tls: {ca_file: \"${CERTS}/ca.pem\"}", "url: postgres://relay:hunter2@db/shop?sslrootcert=/no/such", `relay.yaml:2: database.url: names a file that cannot be read: open /no/such`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -98,6 +105,59 @@ func TestBadSecurityNamesLineAndField(t *testing.T) {
 			require.ErrorContains(t, err, c.want)
 			require.NotContains(t, err.Error(), "hunter2")
 		})
+	}
+}
+
+// A file of v0.1.0-alpha.1, where kafka.tls was true or false, means what it meant.
+func TestKafkaTLSOfThePreviousRelease(t *testing.T) {
+	t.Parallel()
+	file := func(was string) string {
+		return writeConfig(t, "database: {url: postgres://h/d}\npipelines:\n  - {name: x, kafka: {brokers: [a], tls: "+was+"}}\n")
+	}
+	for was, want := range map[string]*certs.Files{"true": {}, "false": nil, "on": {}, "no": nil, "!!bool true": {}} {
+		c, v, err := settings{path: file(was)}.checked()
+		require.NoError(t, err)
+		require.NoError(t, v.err(), was)
+		require.Equal(t, want, c.Pipelines[0].Kafka.config(nil).TLSFiles, was)
+	}
+	for _, bad := range []string{"maybe", "1", "[true]", ""} {
+		_, err := loadConfig(file(bad))
+		require.ErrorContains(t, err, "relay.yaml:3: pipelines[0].kafka.tls: is", bad)
+	}
+}
+
+// What a broker that is not Apache's may need.
+func TestKafkaClientSettings(t *testing.T) {
+	t.Parallel()
+	load := func(more string) (config, error) {
+		return loadConfig(writeConfig(t, "database: {url: postgres://h/d}\npipelines:\n  - {name: x, kafka: {brokers: [a]"+more+"}}\n"))
+	}
+	for name, want := range map[string]sarama.CompressionCodec{
+		"": sarama.CompressionSnappy, ", compression: snappy": sarama.CompressionSnappy, ", compression: none": sarama.CompressionNone,
+		", compression: gzip": sarama.CompressionGZIP, ", compression: lz4": sarama.CompressionLZ4, ", compression: zstd": sarama.CompressionZSTD,
+	} {
+		c, err := load(name)
+		require.NoError(t, err)
+		client := sarama.NewConfig()
+		client.Producer.Compression = sarama.CompressionSnappy // as the adapter's default
+		c.Pipelines[0].Kafka.config(nil).Sarama(client)
+		require.Equal(t, want, client.Producer.Compression, name)
+	}
+	c, err := load(", max_request_bytes: 1_000_000, publish_timeout: 60s")
+	require.NoError(t, err)
+	got := c.Pipelines[0].Kafka.config(nil)
+	require.Equal(t, 1_000_000, got.MaxRequestBytes)
+	require.Equal(t, time.Minute, got.PublishTimeout)
+	for more, want := range map[string]string{
+		"compression: brotli":       `kafka.compression: "brotli" is not known: use snappy, none, gzip, lz4, zstd`,
+		"max_request_bytes: 9":      "kafka.max_request_bytes: 9 is not between 65536 and 104857600",
+		"max_request_bytes: 1 MB":   "kafka.max_request_bytes: is a text, must be a whole number",
+		"publish_timeout: -1s":      `kafka.publish_timeout: "-1s" is not a positive duration`,
+		"publish_timeout: a minute": `kafka.publish_timeout: "a minute" is not a positive duration`,
+	} {
+		_, err := load(", " + more)
+		require.ErrorContains(t, err, "relay.yaml:3: pipelines[0]."+want)
+		require.NotContains(t, err.Error(), "publishtimeout")
 	}
 }
 
@@ -150,8 +210,27 @@ func TestTokensOfAnIssuer(t *testing.T) {
 		require.Equal(t, "a token", got)
 	}
 	require.EqualValues(t, 1, asked.Load())
+
+	// Behind an authority of one's own, over TLS.
+	dir, ca := t.TempDir(), certtest.NewCA(t, "ours")
+	pair := ca.Server(t, "127.0.0.1")
+	own, err := tls.X509KeyPair(pair.Cert, pair.Key)
+	require.NoError(t, err)
+	secure := httptest.NewUnstartedServer(issuer.Config.Handler)
+	secure.TLS = &tls.Config{Certificates: []tls.Certificate{own}, MinVersion: tls.VersionTLS12}
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
+	secure.StartTLS()
+	defer secure.Close()
+	behind := config
+	behind.TokenURL = secure.URL
+	_, err = behind.token()(t.Context())
+	require.ErrorContains(t, err, "unknown authority")
+	behind.TLS = &tlsConfig{CAFile: certtest.Write(t, dir, "ca.pem", ca.PEM)}
+	_, err = behind.token()(t.Context())
+	require.NoError(t, err)
+
 	config.ClientSecret = "hunter2"
-	_, err := (&kafkaConfig{OAuth: &config}).token()(t.Context())
+	_, err = (&kafkaConfig{OAuth: &config}).token()(t.Context())
 	require.ErrorContains(t, err, "401")
 	require.ErrorContains(t, err, "invalid_client")
 	require.NotContains(t, err.Error(), "hunter2")

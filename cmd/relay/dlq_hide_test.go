@@ -75,7 +75,24 @@ func TestDLQHides(t *testing.T) {
 		require.Equal(t, i+1 == emptyRow, l.Tombstone)
 		require.Equal(t, i+1 == avroRow || i+1 == jsonRow, strings.Contains(string(l.Decoded), "Kiel"), line)
 	}
+	for _, n := range []int{avroRow, jsonRow} {
+		var id string
+		require.NoError(t, conn.QueryRow(t.Context(), `SELECT event_id::text FROM outbox.parked WHERE n = $1`, n).Scan(&id))
+		for path, shown := range map[string]bool{plain: true, fields: false} {
+			out, code := runRelay(t, "schema", "decode", "--event", id, "--config", path)
+			require.Zero(t, code, out)
+			require.Equal(t, shown, strings.Contains(out, "hunter2"))
+			require.Contains(t, out, "Kiel")
+		}
+	}
 	require.Contains(t, run("show", fmt.Sprint(textRow), "--config", fields), "23 bytes of text\n              hidden, as the configuration")
+
+	entry, err := (&place{path: fields}).inbox(url)
+	require.NoError(t, err)
+	require.Equal(t, []string{"customer.email"}, entry.hide, "an inbox that is not in the file")
+	entry, err = (&place{path: "/no/such.yaml"}).inbox(url)
+	require.NoError(t, err, "the URL is all that is needed")
+	require.Empty(t, entry.hide)
 
 	out, code = runRelay(t, "dlq", "show", "1", "--config", plain, "--hide", "a..b")
 	require.Equal(t, exitUsage, code)

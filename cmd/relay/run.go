@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/IBM/sarama"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/spf13/cobra"
 
@@ -86,8 +87,14 @@ func openPool(ctx context.Context, c config) (*pgxpool.Pool, error) {
 
 func (k *kafkaConfig) config(log *slog.Logger) kafka.Config {
 	return kafka.Config{
-		Brokers: k.Brokers, TLSFiles: k.TLS.files(), Mechanism: kafka.Mechanism(strings.ToUpper(k.Mechanism)),
+		Brokers: k.Brokers, TLSFiles: k.TLS.files(), Mechanism: kafka.Mechanism(k.Mechanism),
 		Username: k.Username, Password: k.Password, Token: k.token(), Logger: log,
+		MaxRequestBytes: k.MaxRequestBytes, PublishTimeout: k.PublishTimeout.value(),
+		Sarama: func(sc *sarama.Config) {
+			if k.Compression != "" {
+				_ = sc.Producer.Compression.UnmarshalText([]byte(k.Compression)) // checked by loadConfig
+			}
+		},
 	}
 }
 

@@ -24,6 +24,7 @@ type decodeFlags struct {
 	as, path, typ string
 	event         string
 	out           form
+	hide          []string // of the configuration that names the outbox
 }
 
 func newSchemaDecode() *cobra.Command {
@@ -74,6 +75,9 @@ func (f *decodeFlags) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
+	if doc, err = f.conceal(doc); err != nil {
+		return err
+	}
 	name, err := schema.RecordName(writer)
 	if err == nil && !f.out.json {
 		fmt.Fprintf(cmd.ErrOrStderr(), "%s %s\n", writer.Format, name)
@@ -104,11 +108,25 @@ func readable(writer event.Schema, payload []byte) ([]byte, error) {
 	return out, nil
 }
 
+// conceal takes out what the configuration hides.
+func (f *decodeFlags) conceal(doc []byte) ([]byte, error) {
+	rules, err := hideRules(f.hide, nil)
+	if err != nil || rules.Empty() {
+		return doc, err
+	}
+	shown, err := rules.JSON(doc)
+	if err != nil {
+		return nil, err
+	}
+	return json.MarshalIndent(shown, "", "  ")
+}
+
 // input returns the payload, and its schema where the log has it.
 func (f *decodeFlags) input(cmd *cobra.Command, args []string) (payload []byte, writer event.Schema, err error) {
 	switch {
 	case f.event != "":
 		err = f.at.on(cmd.Context(), func(pool *pgxpool.Pool, c config) error {
+			f.hide = c.Hide
 			payload, writer, err = loggedEvent(cmd.Context(), pool, c.Database.Schema, f.event)
 			return err
 		})

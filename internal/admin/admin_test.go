@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"path/filepath"
 	"sync"
@@ -139,10 +138,8 @@ func TestTokenIsAskedFor(t *testing.T) {
 	t.Parallel()
 	ca, dir := certtest.NewCA(t, "ours"), t.TempDir()
 	cert, key := writePair(t, dir, ca.Server(t, "127.0.0.1"))
-	addr, log := start(t, Config{Listen: "0.0.0.0:0", CertFile: cert, KeyFile: key, Token: token, Open: []string{"/livez"}}, hello)
-	_, port, err := net.SplitHostPort(addr)
-	require.NoError(t, err)
-	url := "https://127.0.0.1:" + port
+	addr, log := start(t, Config{Listen: "127.0.0.1:0", CertFile: cert, KeyFile: key, Token: token, Open: []string{"/livez"}}, hello)
+	url := "https://" + addr
 	client := browser(t, ca, nil)
 	header := func(value string) func(*http.Request) {
 		return func(r *http.Request) { r.Header.Set("Authorization", value) }
@@ -169,7 +166,7 @@ func TestTokenIsAskedFor(t *testing.T) {
 		require.Equal(t, "nosniff", h.Get("X-Content-Type-Options"))
 		require.Contains(t, h.Get("Content-Security-Policy"), "default-src 'none'")
 	}
-	code, _ := ask(t, &http.Client{}, "http://127.0.0.1:"+port+"/livez", nil)
+	code, _ := ask(t, &http.Client{}, "http://"+addr+"/livez", nil)
 	require.NotEqual(t, http.StatusOK, code, "plain text")
 	require.NotContains(t, log.String(), token)
 }

@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 )
@@ -25,6 +26,9 @@ type CA struct {
 
 // Pair is a certificate with its key (PKCS #8), both PEM.
 type Pair struct{ Cert, Key []byte }
+
+// Both is key and certificate for servers that want one file.
+func (p Pair) Both() []byte { return slices.Concat(p.Key, p.Cert) }
 
 // NewCA makes an authority that nobody trusts yet.
 func NewCA(t testing.TB, name string) *CA {
