@@ -38,12 +38,12 @@ func TestHealthFromStartToEnd(t *testing.T) {
 	require.Empty(t, h.Reason)
 	require.Positive(t, h.LeaseSeconds)
 	// An idle pipeline moves: each look at the log that finds nothing is one.
-	never(t, func() bool { return r.condition().Stuck }, time.Second, 20*time.Millisecond)
+	pgtest.Never(t, func() bool { return r.condition().Stuck }, time.Second, 20*time.Millisecond)
 	require.Empty(t, r.condition().Cause)
 
 	require.NoError(t, stop())
 	require.False(t, r.Health().Ready)
-	never(t, func() bool { return r.condition().Stuck }, 500*time.Millisecond, 50*time.Millisecond, "nothing is expected of a stopped one")
+	pgtest.Never(t, func() bool { return r.condition().Stuck }, 500*time.Millisecond, 50*time.Millisecond, "nothing is expected of a stopped one")
 }
 
 func TestHealthNamesTheCause(t *testing.T) {
@@ -111,7 +111,7 @@ func TestStandbyIsNotStuck(t *testing.T) {
 	r := soonStuck(t, db, &recorder{})
 	running(t, r)
 	eventually(t, func() bool { return r.Health().Ready }, "ready")
-	never(t, func() bool { c := r.condition(); return c.Stuck || c.Shards > 0 }, time.Second, 20*time.Millisecond)
+	pgtest.Never(t, func() bool { c := r.condition(); return c.Stuck || c.Shards > 0 }, time.Second, 20*time.Millisecond)
 	// Its time begins with the shards: it is not stuck in the moment that it gets them.
 	last := 0.0
 	eventually(t, func() bool {
