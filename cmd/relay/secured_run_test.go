@@ -69,8 +69,8 @@ pipelines:
 			return false
 		}
 		defer ch.Close() //nolint:errcheck // a queue that is not there yet has closed it
-		_, ok, err := ch.Get("orders", true)
-		return err == nil && ok
+		q, err := ch.QueueDeclarePassive("orders", true, false, false, false, nil) // Get is not for a queue with a single active consumer
+		return err == nil && q.Messages == 1
 	}, time.Minute, 20*time.Millisecond, "RabbitMQ")
 	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
 	require.NoError(t, cmd.Wait(), log.String())
