@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -99,12 +100,24 @@ func (r *release) platform(ctx context.Context, platform string) error {
 	if err != nil {
 		return err
 	}
-	r.version = info.Main.Version
+	if err := r.stamped(info); err != nil {
+		return err
+	}
 	name := fmt.Sprintf("relay_%s_%s_%s", r.version, goos, goarch)
 	if err := r.archive(name, binary); err != nil {
 		return err
 	}
 	return r.bill(name, info)
+}
+
+// stamped takes the version from what Go wrote into the binary. It writes none, and
+// says nothing about it, where .git is a file.
+func (r *release) stamped(info *buildinfo.BuildInfo) error {
+	if !slices.ContainsFunc(info.Settings, func(s debug.BuildSetting) bool { return s.Key == "vcs.revision" }) {
+		return fmt.Errorf("the binary does not say which commit it is of (version %s): build in a clone, not in a git worktree or submodule", info.Main.Version)
+	}
+	r.version = info.Main.Version
+	return nil
 }
 
 // compile builds with nothing of the machine in the binary: no paths, no C library,

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"testing"
@@ -81,6 +82,14 @@ func TestRelease(t *testing.T) {
 		require.ErrorContains(t, err, "changes that are in no commit")
 		require.ErrorContains(t, err, "README.md")
 	})
+}
+
+func TestReleaseOfAnUnknownCommit(t *testing.T) {
+	t.Parallel()
+	r := &release{}
+	err := r.stamped(&buildinfo.BuildInfo{Main: debug.Module{Version: "(devel)"}})
+	require.ErrorContains(t, err, "not in a git worktree")
+	require.Empty(t, r.version)
 }
 
 func binary(r *release) string { return filepath.Join(r.out, "linux_"+runtime.GOARCH, "relay") }
