@@ -68,7 +68,7 @@ pipelines:
 		if err != nil {
 			return false
 		}
-		defer ch.Close() //nolint:errcheck // a queue that is not there yet has closed it
+		defer ch.Close()                                                           //nolint:errcheck // a queue that is not there yet has closed it
 		q, err := ch.QueueDeclarePassive("orders", true, false, false, false, nil) // Get is not for a queue with a single active consumer
 		return err == nil && q.Messages == 1
 	}, time.Minute, 20*time.Millisecond, "RabbitMQ")
