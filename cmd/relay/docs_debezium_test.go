@@ -38,6 +38,7 @@ func TestMoveFromDebezium(t *testing.T) {
 	run(`SELECT pg_create_logical_replication_slot('debezium', 'pgoutput')`)
 	run(steps["publication"])
 	run(steps["function"])
+	run(slowAlterPublication)
 
 	w := &oldWriters{url: url, stop: make(chan struct{})}
 	var writers errgroup.Group
@@ -62,6 +63,11 @@ func TestMoveFromDebezium(t *testing.T) {
 
 	w.requireSplit(t, seenBySlot(t, conn), inLog(t, conn))
 }
+
+// slowAlterPublication gives the writers time between the trigger and the publication,
+// if a switch were to let them in there.
+const slowAlterPublication = `CREATE FUNCTION slowly() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.1); END $$;
+CREATE EVENT TRIGGER slowly ON ddl_command_start WHEN TAG IN ('ALTER PUBLICATION') EXECUTE FUNCTION slowly()`
 
 // namedBlocks are a document's blocks of SQL that have a name.
 func namedBlocks(t *testing.T, document string) map[string]string {
