@@ -156,10 +156,27 @@ func scheme(name string) chromedp.Action {
 	return emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: name}})
 }
 
-// screenshot writes docs' figures where $OUTBOXKIT_SCREENSHOTS names their folder.
+// figures is the folder where docs' figures are to be written, "" if none are.
+func figures() string { return os.Getenv("OUTBOXKIT_SCREENSHOTS") }
+
+// figureConfig is writeConfig where the file's name is seen in figures.
+func figureConfig(t *testing.T, text string) string {
+	t.Helper()
+	if figures() == "" {
+		return writeConfig(t, text)
+	}
+	folder := filepath.Join(os.TempDir(), "shop")
+	require.NoError(t, os.Mkdir(folder, 0o700))
+	t.Cleanup(func() { _ = os.RemoveAll(folder) })
+	path := filepath.Join(folder, "relay.yaml")
+	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+	return path
+}
+
+// screenshot writes one of them.
 func (b *tab) screenshot(name string) {
 	b.t.Helper()
-	folder := os.Getenv("OUTBOXKIT_SCREENSHOTS")
+	folder := figures()
 	if folder == "" {
 		return
 	}

@@ -30,7 +30,8 @@ func startPageWorld(t *testing.T) pageWorld {
 	url, conn := outboxAs(t)
 	inboxURL, _ := consumerDatabase(t)
 	broker := svctest.FakeKafka(t, kfake.SeedTopics(1, "orders")).ListenAddrs()[0]
-	path := writeConfig(t, fmt.Sprintf(`lease: 2s
+	path := figureConfig(t, fmt.Sprintf(`lease: 2s
+instance: shop-relay
 drain_timeout: 1s
 admin: {listen: '127.0.0.1:0'}
 database: {url: %q}
@@ -135,9 +136,22 @@ func testPageIsLive(t *testing.T, w pageWorld, b *tab) {
 	b.until(`document.querySelector("#announce").textContent.includes("The broker does not answer")`) // said aloud
 	b.until(`/Backlog: now [\d,]+, at most/.test(document.querySelector('article[aria-label="pipeline away"] svg').getAttribute("aria-label"))`)
 	require.Equal(t, 1.0, eval[float64](b, "window.sameDocument"))
+	if figures() != "" {
+		w.makeHistory(t, b)
+	}
+	b.run(chromedp.EmulateViewport(1280, 1400))
 	b.screenshot("page")
 	b.run(scheme("dark"))
 	b.screenshot("page-dark")
+}
+
+// makeHistory writes for two minutes, for lines in the figures.
+func (w pageWorld) makeHistory(t *testing.T, b *tab) {
+	t.Helper()
+	for points := 2; points < 13; points++ {
+		w.write(t, 20*(points*points%7)+10)
+		b.until(fmt.Sprintf(`document.querySelector('article[aria-label="pipeline kafka"] path').getAttribute("d").split("L").length > %d`, points))
+	}
 }
 
 // Ten thousand dead letters are paged through, and one is read, without a mouse; the
@@ -247,6 +261,7 @@ func testPageOnAPhone(t *testing.T, _ pageWorld, b *tab) {
 	}
 	b.run(scheme("light"))
 	b.do(`window.scrollTo(0, 0)`)
+	b.run(chromedp.EmulateViewport(360, 1080, chromedp.EmulateMobile, chromedp.EmulateScale(2)))
 	b.screenshot("page-phone")
 }
 

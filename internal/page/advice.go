@@ -2,6 +2,7 @@ package page
 
 import (
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/outboxkit/outboxkit/relay"
@@ -67,10 +68,14 @@ func adviseOn(p relay.PipelineStatus, command func(...string) string) []advice {
 }
 
 func atLeast(n int64, exact bool) string {
-	if exact {
-		return fmt.Sprint(n)
+	digits := strconv.FormatInt(n, 10)
+	for i := len(digits) - 3; i > 0; i -= 3 {
+		digits = digits[:i] + "," + digits[i:] // as the rest of the page writes numbers
 	}
-	return fmt.Sprintf("At least %d", n)
+	if exact {
+		return digits
+	}
+	return "At least " + digits
 }
 
 // worst is the level of the worst advice, "" if there is none.

@@ -29,10 +29,10 @@ func TestAdvice(t *testing.T) {
 		"broker back":   {relay.PipelineStatus{Owners: owned, Circuits: circuit("", "recovering")}, "warn", "answers a again", "relay status"},
 		"topic refused": {relay.PipelineStatus{Name: "kafka", Owners: owned, Circuits: circuit("orders", "open")}, "warn", "refuses topic orders (open, a)", "relay dlq list --pipeline kafka"},
 		"dead": {
-			relay.PipelineStatus{Name: "kafka", Owners: owned, Parked: relay.ParkedStatus{Dead: 3, Exact: true}}, "bad",
-			"3 events could not be published", "relay dlq list --pipeline kafka --state dead",
+			relay.PipelineStatus{Name: "kafka", Owners: owned, Parked: relay.ParkedStatus{Dead: 300, Exact: true}}, "bad",
+			"300 events could not be published", "relay dlq list --pipeline kafka --state dead",
 		},
-		"many dead": {relay.PipelineStatus{Owners: owned, Parked: relay.ParkedStatus{Dead: 3}}, "bad", "At least 3 events", "relay dlq list --pipeline  --state dead"},
+		"many dead": {relay.PipelineStatus{Owners: owned, Parked: relay.ParkedStatus{Dead: 1234567}}, "bad", "At least 1,234,567 events", "relay dlq list --pipeline  --state dead"},
 		"slow":      {relay.PipelineStatus{Owners: owned, Backlog: 9, OldestUnsentSeconds: 125}, "warn", "waited for 2m5s, and no circuit is open", "relay status"},
 	} {
 		list := adviseOn(c.status, plainCommand)

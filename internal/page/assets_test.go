@@ -96,6 +96,7 @@ func TestContrast(t *testing.T) {
 			{"link", "ground"}: 4.5, {"good", "good-ground"}: 4.5, {"warn", "warn-ground"}: 4.5, {"bad", "bad-ground"}: 4.5,
 			{"control", "ground"}: 3, {"control", "raised"}: 3, {"plot", "raised"}: 3, {"plot", "warn-ground"}: 3, {"plot", "bad-ground"}: 3,
 			{"bad", "ground"}: 3, {"warn", "ground"}: 3, {"link", "warn-ground"}: 3, {"link", "bad-ground"}: 3,
+			{"quiet", "warn-ground"}: 4.5, {"quiet", "bad-ground"}: 4.5,
 		} {
 			require.GreaterOrEqual(t, contrast(t, c[pair[0]], c[pair[1]]), least, fmt.Sprint(theme, pair))
 		}

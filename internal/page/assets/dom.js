@@ -56,7 +56,8 @@ export function keyed(parent, items, key, make, update) {
 
 // command is a line with a button that copies it.
 export function command(c) {
-  const code = el("code", { text: c.command });
+  const code = el("code");
+  c.command.split(" ").forEach((word, i) => code.append(i ? " " : "", el("span", { text: word })));
   const button = el("button", { type: "button", text: "Copy", "aria-label": `Copy: ${c.what}` });
   button.addEventListener("click", async () => {
     try {
@@ -69,7 +70,7 @@ export function command(c) {
     }
     setTimeout(() => { button.textContent = "Copy"; }, 2000);
   });
-  return el("li", { class: "command" }, el("span", { text: c.what }), code, button);
+  return el("li", { class: "command" }, el("span", { class: "what", text: c.what }), code, button);
 }
 
 export function commands(list, items) {

@@ -61,7 +61,7 @@ function updatePipeline(node, p, more, points) {
   parts.button.hidden = waiting === 0;
   updatePlot(parts.backlog, points, (q) => q[1], count);
   updatePlot(parts.rate, points, (q) => q[2], (v) => v.toFixed(1));
-  updatePlot(parts.oldest, points, (q) => q[3], age);
+  updatePlot(parts.oldest, points, (q) => q[3], (v) => (v ? age(v) : "0 s"));
 }
 
 function updateLog(node, p) {

@@ -108,18 +108,19 @@ function showTodo(shown) {
 }
 
 function makeTodo() {
-  return el("li", {}, el("p"), el("ul", { class: "commands" }));
+  return el("li", {}, el("p", {}, el("strong"), el("span")), el("ul", { class: "commands" }));
 }
 
 function updateTodo(node, a) {
   setClass(node, a.level);
-  set(node.firstChild, a.of + a.text);
+  set(node.firstChild.firstChild, a.of);
+  set(node.firstChild.lastChild, a.text);
   commands(node.lastChild, a.commands);
 }
 
 // tell announces what is new, not every change of a number or probe of a circuit.
 function tell(list) {
-  const kinds = list.map((a) => a.level + a.of + a.text.replace(/half-open/g, "open").replace(/[\d.]+/g, "")).join("\n");
+  const kinds = list.map((a) => a.level + a.of + a.text.replace(/half-open/g, "open").replace(/\d[\d.,]*/g, "")).join("\n");
   if (kinds !== told && told !== "") set(byId("announce"), list.map((a) => a.of + a.text).join(" "));
   told = kinds;
 }

@@ -21,7 +21,7 @@ form.addEventListener("submit", async (e) => {
   }
   if (mine !== asked) return;
   const parts = [];
-  if (s.explained) parts.push(el("pre", { role: "region", tabindex: "0", "aria-label": "Explanation", text: s.explained }));
+  if (s.explained) parts.push(el("pre", { role: "region", tabindex: "0", "aria-label": "Explanation", text: s.explained.trimEnd() }));
   for (const { store, letters } of s.found) {
     for (const l of letters) parts.push(letter(store, l));
   }
