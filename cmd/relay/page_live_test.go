@@ -102,6 +102,7 @@ func TestPageInABrowser(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := openTab(t, browser, w.url)
+			b.until(pipelineText("kafka") + `.includes("64 of 64 shards") && ` + pipelineText("away") + `.includes("64 of 64 shards")`)
 			c.test(t, w, b)
 			b.requireClean(w.url)
 		})
@@ -120,8 +121,6 @@ func pipelineText(name string) string {
 
 // What happens is seen without a reload.
 func testPageIsLive(t *testing.T, w pageWorld, b *tab) {
-	b.until(pipelineText("kafka") + `.includes("64 of 64 shards")`)
-	b.until(pipelineText("away") + `.includes("64 of 64 shards")`)
 	b.until(pipelineText("away") + `.includes("0 unsent")`)
 	b.until(pipelineText("kafka") + `.includes("10,000 dead")`)
 	b.do(`window.sameDocument = 1`)
@@ -158,6 +157,12 @@ func (w pageWorld) makeHistory(t *testing.T, b *tab) {
 // page stays small.
 func testPageByKeyboard(t *testing.T, _ pageWorld, b *tab) {
 	b.until(`document.querySelectorAll("#letters tr").length === 50`)
+	const asideOfKafka = `article[aria-label="pipeline kafka"] button`
+	b.until(fmt.Sprintf(`!document.querySelector(%q).hidden`, asideOfKafka))
+	b.tabTo(asideOfKafka)
+	const answers = `performance.getEntriesByType("resource").filter((e) => e.name.includes("/api/status")).length`
+	b.until(fmt.Sprintf("%s > %d", answers, 2+eval[int](b, answers)))
+	require.True(t, eval[bool](b, fmt.Sprintf("document.activeElement.matches(%q)", asideOfKafka)), "what is new takes the focus from nobody")
 	b.tabTo("#next")
 	for page := 2; page <= 5; page++ {
 		b.press("\r")
@@ -199,6 +204,13 @@ func testPageShowsMarkupAsText(t *testing.T, _ pageWorld, b *tab) {
 	require.Equal(t, "undefined", eval[string](b, "typeof window.pwned"))
 	require.Equal(t, 0, eval[int](b, `document.querySelectorAll("main img, main script").length`))
 	require.False(t, eval[bool](b, `/[\u202a-\u202e\u2066-\u2069]/.test(document.body.textContent)`))
+	b.do(`import("./assets/dom.js").then((dom) => {
+		const made = dom.el("p", { text: "a\u202eb" }), changed = dom.el("p");
+		dom.set(changed, "c\u202e\u0007d\ne");
+		window.plain = [made.textContent, changed.textContent];
+	})`)
+	b.until("window.plain")
+	require.Equal(t, []string{"a·b", "c··d\ne"}, eval[[]string](b, "window.plain"), "and without the relay's help")
 }
 
 // One event's story says where it is in each pipeline, and why it still waits in one.

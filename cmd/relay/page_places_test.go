@@ -93,20 +93,24 @@ func TestPageStoryBesideASilentDatabase(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = l.Close() })
 	outboxURL, conn := outboxAs(t)
+	inboxURL, _ := consumerDatabase(t)
 	id := writeEvent(t, conn, "orders", "k")
 	server := servePage(t, writeConfig(t, fmt.Sprintf(`databases:
   - {name: silent, url: 'postgres://relay@%s/shop?sslmode=disable'}
   - {name: shop, url: %q}
+inboxes:
+  - {name: stock, url: %q}
 pipelines:
   - name: kafka
     kafka: {brokers: ['127.0.0.1:1']}
-`, l.Addr(), outboxURL)))
+`, l.Addr(), outboxURL, inboxURL)))
 	story := ask[pageStory](t, server, "/api/event", "id", id)
 	require.Contains(t, story.Explained, "event "+id+" in database silent: ")
 	require.Contains(t, story.Explained, "event "+id+" in database shop\n")
 	require.Contains(t, story.Explained, "committed; written at")
+	require.Contains(t, story.Explained, "NOT SEEN (inbox stock)")
 	require.Len(t, story.Problems, 2, "%q", story.Problems)
-	require.Contains(t, story.Problems[0], "1 of 2 did not answer")
+	require.Contains(t, story.Problems[0], "1 of 3 did not answer")
 	require.Contains(t, story.Problems[1], "outbox silent: ")
 }
 
