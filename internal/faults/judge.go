@@ -47,7 +47,7 @@ func (w *world) judge(ctx context.Context, r *Report) error {
 		}
 		if run.of == "order" {
 			w.garbageDied(run.over, h.Dead, r)
-			if err := w.paths(ctx, run.over, h.Published, r); err != nil {
+			if err := w.paths(ctx, run.over, h, r); err != nil {
 				return err
 			}
 		}

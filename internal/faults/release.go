@@ -3,8 +3,10 @@ package faults
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -156,9 +158,12 @@ func Way(over, wrote, published, handled string) string {
 }
 
 // paths counts the orders by the ways that they took.
-func (w *world) paths(ctx context.Context, over string, records []history.Published, r *Report) error {
+func (w *world) paths(ctx context.Context, over string, h *history.Run, r *Report) error {
 	if w.cfg.Beside == "" {
 		return nil
+	}
+	if keys := scattered(h); len(keys) > 0 {
+		r.Problems = append(r.Problems, fmt.Sprintf("over %s %d keys are in several partitions or queues, for example %s", over, len(keys), keys[0]))
 	}
 	wrote := map[string]entry{}
 	for _, name := range serviceNames {
@@ -167,7 +172,7 @@ func (w *world) paths(ctx context.Context, over string, records []history.Publis
 		}
 	}
 	published := map[string]release{}
-	for _, p := range records {
+	for _, p := range h.Published {
 		if _, again := published[p.ID]; !again {
 			published[p.ID] = releaseOf(p.By)
 		}
@@ -186,4 +191,24 @@ func (w *world) paths(ctx context.Context, over string, records []history.Publis
 		return nil
 	})
 	return err
+}
+
+// scattered are the keys whose records are not all in one partition or queue, because
+// the releases do not agree on it. Consumers may still see them in order, by luck.
+func scattered(h *history.Run) []string {
+	keys, units, found := map[string]string{}, map[string]string{}, map[string]string{}
+	for _, e := range h.Written {
+		keys[e.ID] = e.Key
+	}
+	for _, p := range h.Published {
+		key := keys[p.ID]
+		if key == "" {
+			continue // no order
+		}
+		if unit, ok := units[key]; ok && unit != p.Unit {
+			found[key] = fmt.Sprintf("%s in %s and %s", key, unit, p.Unit)
+		}
+		units[key] = p.Unit
+	}
+	return slices.Sorted(maps.Values(found))
 }
