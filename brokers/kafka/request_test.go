@@ -62,6 +62,7 @@ func TestRequestsAreBounded(t *testing.T) {
 			ours := cfg.Sarama
 			cfg.MaxRequestBytes = bound
 			cfg.Sarama = func(sc *sarama.Config) {
+				require.Equal(t, sarama.CompressionSnappy, sc.Producer.Compression, "the default")
 				ours(sc)
 				sc.Producer.Compression = codec
 			}

@@ -28,16 +28,17 @@ func TestDLQHides(t *testing.T) {
 	require.NoError(t, err)
 	_, err = conn.Exec(t.Context(), `INSERT INTO outbox.schema (fp, format, text, content_type) VALUES (1, 'avro', $1, 'application/avro')`, codec.Schema().Text)
 	require.NoError(t, err)
-	const avroRow, jsonRow, textRow, bytesRow, emptyRow = 1, 2, 3, 4, 5
+	const avroRow, jsonRow, textRow, bytesRow, emptyRow, brokenRow = 1, 2, 3, 4, 5, 6
 	for _, p := range []struct {
 		payload []byte
 		schema  any
 	}{
-		avroRow - 1:  {data, 1},
-		jsonRow - 1:  {[]byte(`{"customer":{"emails":[{"email":"hunter2"}]},"city":"Kiel"}`), nil},
-		textRow - 1:  {[]byte("email=hunter2 city=Kiel"), nil},
-		bytesRow - 1: {[]byte("\xffhunter2"), nil},
-		emptyRow - 1: {nil, nil},
+		avroRow - 1:   {data, 1},
+		jsonRow - 1:   {[]byte(`{"customer":{"emails":[{"email":"hunter2"}]},"city":"Kiel"}`), nil},
+		textRow - 1:   {[]byte("email=hunter2 city=Kiel"), nil},
+		bytesRow - 1:  {[]byte("\xffhunter2"), nil},
+		emptyRow - 1:  {nil, nil},
+		brokenRow - 1: {[]byte("\x04hunter2"), 1}, // the union has no third
 	} {
 		_, err = conn.Exec(t.Context(), `INSERT INTO outbox.parked (pipeline, event_id, topic, destination, key, type, source, time, payload, schema_fp, state, blocks, reason)
 			VALUES ('x', outbox.uuid_v7(), 'orders', 'shop.orders', 'k', 'placed', '/shop', now(), $1, $2, 'dead', true, 'r')`, p.payload, p.schema)
@@ -54,7 +55,7 @@ func TestDLQHides(t *testing.T) {
 	require.Contains(t, run("show", "1", "--config", plain), "hunter2", "the test sees what is not hidden")
 
 	var b strings.Builder
-	for n := 1; n <= 5; n++ {
+	for n := 1; n <= brokenRow; n++ {
 		for _, more := range [][]string{{"--config", fields}, {"--config", fields, "--json"}, {"--config", plain, "--hide", "all"}, {"--config", plain, "--hide", "email,city"}} {
 			b.WriteString(run(append([]string{"show", fmt.Sprint(n)}, more...)...))
 		}
@@ -66,7 +67,7 @@ func TestDLQHides(t *testing.T) {
 		require.NotContains(t, b.String(), secret)
 	}
 	lines := strings.Split(strings.TrimSpace(export), "\n")
-	require.Len(t, lines, 5)
+	require.Len(t, lines, brokenRow)
 	for i, line := range lines {
 		var l letter
 		require.NoError(t, json.Unmarshal([]byte(line), &l))
@@ -74,6 +75,7 @@ func TestDLQHides(t *testing.T) {
 		require.Equal(t, i+1 != emptyRow, l.Hidden)
 		require.Equal(t, i+1 == emptyRow, l.Tombstone)
 		require.Equal(t, i+1 == avroRow || i+1 == jsonRow, strings.Contains(string(l.Decoded), "Kiel"), line)
+		require.Equal(t, i+1 == brokenRow, l.DecodeError == "it cannot be read (why is hidden)", line)
 	}
 	for _, n := range []int{avroRow, jsonRow} {
 		var id string

@@ -237,6 +237,22 @@ func TestOtherNamesAreRefused(t *testing.T) {
 	require.Equal(t, http.StatusForbidden, code, "a form of another site")
 }
 
+func TestRequestsAreBounded(t *testing.T) {
+	t.Parallel()
+	read := make(chan int64, 1)
+	addr, _ := start(t, Config{Listen: "127.0.0.1:0"}, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		n, _ := io.Copy(io.Discard, r.Body)
+		read <- n
+	}))
+	_, _ = ask(t, http.DefaultClient, "http://"+addr, func(r *http.Request) { r.Body = io.NopCloser(io.LimitReader(neverEnding{}, 2*maxBody)) })
+	require.EqualValues(t, maxBody, <-read)
+}
+
+// neverEnding is a body without an end.
+type neverEnding struct{}
+
+func (neverEnding) Read(p []byte) (int, error) { return len(p), nil }
+
 // The end does not wait for ever for a page that streams.
 func TestTheEnd(t *testing.T) {
 	t.Parallel()
