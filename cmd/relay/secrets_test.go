@@ -39,7 +39,7 @@ pipelines:
     filter: {topics: [refused]}
     kafka: {brokers: ['127.0.0.1:1'], username: u, password: %s}
   - name: y
-    kafka: {brokers: ['127.0.0.1:1'], username: u, password: %s}
+    kafka: {brokers: ['127.0.0.1:1'], publish_timeout: 1s, username: u, password: %s}
   - name: z
     rabbitmq: {url: 'amqp://u:%s@127.0.0.1:1/'}
 `, url, secret, secret, secret, secret))
@@ -50,7 +50,8 @@ pipelines:
 	require.Eventually(t, func() bool {
 		var parked int
 		err := conn.QueryRow(t.Context(), `SELECT count(*) FROM outbox.parked`).Scan(&parked)
-		return err == nil && parked > 0 && strings.Contains(log.String(), "events parked") && strings.Contains(log.String(), "publishing failed")
+		log := log.String()
+		return err == nil && parked > 0 && strings.Contains(log, "events parked") && strings.Contains(log, `trying again" pipeline=y`) && strings.Contains(log, `trying again" pipeline=z`)
 	}, time.Minute, 20*time.Millisecond, "no event was parked, or none failed")
 	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
 	require.NoError(t, cmd.Wait(), log.String())
