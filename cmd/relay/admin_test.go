@@ -68,6 +68,7 @@ pipelines:
 		require.Eventually(t, func() bool { return answers(base+"/readyz", 200, "1 of 1") }, 30*time.Second, 20*time.Millisecond)
 	}
 	require.Eventually(t, func() bool { return answers(admin+"/metrics", 200, "\noutboxkit_relay_ready{") }, 30*time.Second, 20*time.Millisecond)
+	require.Eventually(t, func() bool { return answers(admin+"/metrics", 200, "\noutboxkit_outbox_log_size_bytes{") }, 30*time.Second, 20*time.Millisecond, "of the database")
 	require.True(t, answers(probes+"/metrics", 404, ""), "names of topics are for who may know them")
 	require.True(t, answers(probes+"/progress", 404, ""), "the network does not see errors")
 
@@ -103,4 +104,13 @@ func TestTakenAdminAddress(t *testing.T) {
 		require.Equal(t, 1, code, out)
 		require.Contains(t, out, "admin."+field+": listen tcp "+taken.Addr().String())
 	}
+	if l, err := net.Listen("tcp", defaultAdmin); err == nil { // else it is taken already
+		t.Cleanup(func() { _ = l.Close() })
+	}
+	var log output
+	a, err := startAdmin(t.Context(), adminConfig{}, http.NotFoundHandler(), nil, logConfig{}.loggerTo(&log))
+	require.NoError(t, err)
+	require.NoError(t, a.Close())
+	require.Contains(t, log.String(), "no admin listener; set admin.listen to another address")
+	require.Contains(t, log.String(), defaultAdmin)
 }

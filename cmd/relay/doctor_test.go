@@ -156,7 +156,7 @@ inboxes: [{name: stock, url: %q}]
 		}
 		return false
 	}, 30*time.Second, 100*time.Millisecond)
-	require.Equal(t, exitFound, code)
+	require.Equal(t, 3, code)
 	const subject, check = "pipeline rabbit", "queue settings"
 	requireFound(t, list, subject, check, relay.VerdictOK, `"good"`)
 	requireFound(t, list, subject, check, relay.VerdictWarning, `"classic" is a classic queue`)
@@ -214,7 +214,7 @@ pipelines:
 inboxes: [{name: stock, url: %q}, {name: bare, url: %q}, {name: unset, url: '${OUTBOXKIT_NO_SUCH}'}]
 `, url, addresses[0], missing, topic, consumers, pgtest.URL(t)))
 	list, code := doctored(t, path)
-	require.Equal(t, exitFound, code)
+	require.Equal(t, 3, code)
 	requireFound(t, list, "pipeline kafka", "topics", relay.VerdictFailure, topic, "unclean.leader.election.enable=true")
 	requireFound(t, list, "pipeline kafka", "topics", relay.VerdictWarning, topic, "has one copy")
 	requireFound(t, list, "pipeline kafka", "topics", relay.VerdictFailure, missing, "cannot be used")
@@ -249,7 +249,7 @@ pipelines: [{name: x, kafka: {brokers: ['127.0.0.1:1']}}]
 inboxes: [{name: stock, url: %q}]
 `, url))
 	list, code := doctored(t, path)
-	require.Equal(t, exitFound, code)
+	require.Equal(t, 3, code)
 	requireFound(t, list, "database", "postgres", relay.VerdictFailure, "does not answer")
 	requireFound(t, list, "inbox stock", "grants", relay.VerdictOK)
 	requireFound(t, list, "inbox stock", "dead letters", relay.VerdictWarning, "4 events of consumer inventory are dead, 1 wait behind them")
