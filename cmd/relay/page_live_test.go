@@ -248,7 +248,7 @@ func testPageHasNames(t *testing.T, _ pageWorld, b *tab) {
 	require.Empty(t, nameless)
 	require.Equal(t, "en", eval[string](b, "document.documentElement.lang"))
 	require.Equal(t, 0, eval[int](b, `[...document.querySelectorAll("table")].filter((t) => !t.caption?.textContent || t.querySelector("thead th:not([scope])")).length`))
-	levels := eval[[]int](b, `[...document.querySelectorAll("h1,h2,h3,h4")].map((h) => Number(h.tagName[1]))`)
+	levels := eval[[]int](b, `[...document.querySelectorAll("h1,h2,h3,h4,h5,h6")].map((h) => Number(h.tagName[1]))`)
 	for i, level := range levels {
 		require.LessOrEqual(t, level, 1+append([]int{0}, levels...)[i], "no level of headings is left out: %v", levels)
 	}
