@@ -30,7 +30,7 @@ func startPageWorld(t *testing.T) pageWorld {
 	url, conn := outboxAs(t)
 	inboxURL, _ := consumerDatabase(t)
 	broker := svctest.FakeKafka(t, kfake.SeedTopics(1, "orders")).ListenAddrs()[0]
-	path := figureConfig(t, fmt.Sprintf(`lease: 2s
+	path := figureConfig(t, fmt.Sprintf(`lease: 6s
 instance: shop-relay
 drain_timeout: 1s
 admin: {listen: '127.0.0.1:0'}
