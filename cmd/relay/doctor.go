@@ -50,17 +50,9 @@ promised. With --json each finding is an object on a line.`,
   relay doctor --json | jq 'select(.verdict != "ok")'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := loadConfig(at.path)
+			c, list, err := at.each()
 			if err != nil {
 				return err
-			}
-			list := c.each()
-			if at.database != "" {
-				one, err := c.one(at.database)
-				if err != nil {
-					return err
-				}
-				list = []databaseEntry{{databaseConfig: one.Database, Name: at.database, Pipelines: one.Pipelines}}
 			}
 			d := &doctor{config: c, path: at.path, writer: writer}
 			d.examine(cmd.Context(), list)

@@ -41,17 +41,9 @@ It exits with 0 when it could ask everybody, found or not, and with 1 otherwise.
   relay explain 0198f0c4 --json | jq '.events[].pipelines[].reasons'`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := loadConfig(at.path)
+			c, list, err := at.each()
 			if err != nil {
 				return err
-			}
-			list := c.each()
-			if at.database != "" {
-				one, err := c.one(at.database)
-				if err != nil {
-					return err
-				}
-				list = []databaseEntry{{databaseConfig: one.Database, Name: at.database, Pipelines: one.Pipelines}}
 			}
 			e := explainer{config: c, path: at.path, id: args[0], source: source}
 			stories := e.ask(cmd.Context(), list)

@@ -34,6 +34,17 @@ func (p *place) on(ctx context.Context, f func(*pgxpool.Pool, config) error) err
 	return f(pool, c)
 }
 
+// each lists the databases of a command that looks at all of the configuration, or at
+// the one that is named.
+func (p *place) each() (config, []databaseEntry, error) {
+	c, err := loadConfig(p.path)
+	if err != nil || p.database == "" {
+		return c, c.each(), err
+	}
+	one, err := c.one(p.database)
+	return c, []databaseEntry{{databaseConfig: one.Database, Name: p.database, Pipelines: one.Pipelines}}, err
+}
+
 // connect opens one connection. The library's own error for a bad URL may repeat the
 // password.
 func connect(ctx context.Context, flag, url string) (*pgx.Conn, error) {

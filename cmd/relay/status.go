@@ -39,17 +39,9 @@ database that does not answer is named, and asked again.`,
   relay status --database shop --json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := loadConfig(at.path)
+			c, list, err := at.each()
 			if err != nil {
 				return err
-			}
-			list := c.each()
-			if at.database != "" {
-				one, err := c.one(at.database)
-				if err != nil {
-					return err
-				}
-				list = []databaseEntry{{databaseConfig: one.Database, Name: at.database, Pipelines: one.Pipelines}}
 			}
 			if watch {
 				return watchStatus(cmd.Context(), cmd.OutOrStdout(), c, list, every, out.json)
