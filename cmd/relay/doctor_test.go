@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/outboxkit/outboxkit/internal/pgtest"
+	"github.com/outboxkit/outboxkit/internal/services/rabbitmq"
 	"github.com/outboxkit/outboxkit/internal/svctest"
 	"github.com/outboxkit/outboxkit/relay"
 )
@@ -75,6 +76,53 @@ func bound(t *testing.T, url, exchange, queue string) {
 	require.NoError(t, ch.QueueBind(queue, "again", exchange, false, nil))
 }
 
+// unsafeQueues declares one for each thing that a queue may lack.
+func unsafeQueues(t *testing.T, server *rabbitmq.Server, quorum amqp.Table) {
+	t.Helper()
+	url := server.URL()
+	with := func(more amqp.Table) amqp.Table {
+		args := amqp.Table{}
+		for _, table := range []amqp.Table{quorum, more} {
+			for k, v := range table {
+				args[k] = v
+			}
+		}
+		return args
+	}
+	queued(t, url, "classic", true, nil)
+	queued(t, url, "fleeting", false, nil)
+	queued(t, url, "shared", true, amqp.Table{"x-queue-type": "quorum"})
+	queued(t, url, "limited", true, with(amqp.Table{"x-delivery-limit": int32(5)}))
+	queued(t, url, "looping", true, with(amqp.Table{"x-delivery-limit": int32(5), "x-dead-letter-exchange": "", "x-dead-letter-routing-key": "looping"}))
+	rounds := svctest.Unique("rounds")
+	queued(t, url, "round", true, with(amqp.Table{"x-dead-letter-exchange": rounds}))
+	queued(t, url, "lost", true, with(amqp.Table{"x-dead-letter-exchange": "no such exchange"}))
+	bound(t, url, rounds, "round")
+	queued(t, url, "short", true, with(amqp.Table{"x-max-length": int32(10)}))
+	queued(t, url, "policed", true, quorum)
+	out, err := server.Ctl(t.Context(), "set_policy", "--apply-to", "queues", "limits", "^policed$", `{"delivery-limit": 7}`)
+	require.NoError(t, err, out)
+}
+
+// requireQueuesJudged wants a finding of each of them, and no other one that is well.
+func requireQueuesJudged(t *testing.T, list []subjectFinding) {
+	t.Helper()
+	const subject, check = "pipeline rabbit", "queue settings"
+	requireFound(t, list, subject, check, relay.VerdictOK, `"good"`)
+	requireFound(t, list, subject, check, relay.VerdictWarning, `"classic" is a classic queue`)
+	requireFound(t, list, subject, check, relay.VerdictFailure, `"fleeting" is not durable`)
+	requireFound(t, list, subject, check, relay.VerdictWarning, `"shared" has no single active consumer`)
+	requireFound(t, list, subject, check, relay.VerdictFailure, `"limited" drops a message after 5 deliveries`)
+	requireFound(t, list, subject, check, relay.VerdictWarning, `"looping" dead-letters a message after 5 deliveries`)
+	requireFound(t, list, subject, check, relay.VerdictFailure, `"looping" dead-letters to itself`)
+	requireFound(t, list, subject, check, relay.VerdictFailure, `"round" dead-letters to exchange`, "to which it is bound itself")
+	requireFound(t, list, subject, check, relay.VerdictFailure, `"lost" dead-letters to exchange "no such exchange", which does not exist`)
+	requireFound(t, list, subject, check, relay.VerdictFailure, `"short" drops its oldest messages beyond a max-length of 10`)
+	for _, f := range list {
+		require.False(t, f.Check == check && f.Verdict == relay.VerdictOK && !strings.Contains(f.Detail, `"good"`), "%+v", f)
+	}
+}
+
 // With a relay that runs, a consumer and a broker as they should be there is nothing
 // to say, and then each queue that is not safe is named.
 func TestDoctorHealthyAndQueues(t *testing.T) {
@@ -124,28 +172,7 @@ inboxes: [{name: stock, url: %q}]
 		require.Contains(t, out, "  ok       "+check)
 	}
 
-	with := func(more amqp.Table) amqp.Table {
-		args := amqp.Table{}
-		for _, table := range []amqp.Table{quorum, more} {
-			for k, v := range table {
-				args[k] = v
-			}
-		}
-		return args
-	}
-	queued(t, server.URL(), "classic", true, nil)
-	queued(t, server.URL(), "fleeting", false, nil)
-	queued(t, server.URL(), "shared", true, amqp.Table{"x-queue-type": "quorum"})
-	queued(t, server.URL(), "limited", true, with(amqp.Table{"x-delivery-limit": int32(5)}))
-	queued(t, server.URL(), "looping", true, with(amqp.Table{"x-delivery-limit": int32(5), "x-dead-letter-exchange": "", "x-dead-letter-routing-key": "looping"}))
-	rounds := svctest.Unique("rounds")
-	queued(t, server.URL(), "round", true, with(amqp.Table{"x-dead-letter-exchange": rounds}))
-	queued(t, server.URL(), "lost", true, with(amqp.Table{"x-dead-letter-exchange": "no such exchange"}))
-	bound(t, server.URL(), rounds, "round")
-	queued(t, server.URL(), "short", true, with(amqp.Table{"x-max-length": int32(10)}))
-	queued(t, server.URL(), "policed", true, quorum)
-	out, err = server.Ctl(t.Context(), "set_policy", "--apply-to", "queues", "limits", "^policed$", `{"delivery-limit": 7}`)
-	require.NoError(t, err, out)
+	unsafeQueues(t, server, quorum)
 	path = config("good, classic, fleeting, shared, limited, looping, round, lost, short, policed, missing")
 	require.Eventually(t, func() bool { // the API shows policies with its statistics
 		list, code = doctored(t, path)
@@ -157,21 +184,8 @@ inboxes: [{name: stock, url: %q}]
 		return false
 	}, 30*time.Second, 100*time.Millisecond)
 	require.Equal(t, 3, code)
-	const subject, check = "pipeline rabbit", "queue settings"
-	requireFound(t, list, subject, check, relay.VerdictOK, `"good"`)
-	requireFound(t, list, subject, check, relay.VerdictWarning, `"classic" is a classic queue`)
-	requireFound(t, list, subject, check, relay.VerdictFailure, `"fleeting" is not durable`)
-	requireFound(t, list, subject, check, relay.VerdictWarning, `"shared" has no single active consumer`)
-	requireFound(t, list, subject, check, relay.VerdictFailure, `"limited" drops a message after 5 deliveries`)
-	requireFound(t, list, subject, check, relay.VerdictWarning, `"looping" dead-letters a message after 5 deliveries`)
-	requireFound(t, list, subject, check, relay.VerdictFailure, `"looping" dead-letters to itself`)
-	requireFound(t, list, subject, check, relay.VerdictFailure, `"round" dead-letters to exchange`, "to which it is bound itself")
-	requireFound(t, list, subject, check, relay.VerdictFailure, `"lost" dead-letters to exchange "no such exchange", which does not exist`)
-	requireFound(t, list, subject, check, relay.VerdictFailure, `"short" drops its oldest messages beyond a max-length of 10`)
-	for _, f := range list {
-		require.False(t, f.Check == check && f.Verdict == relay.VerdictOK && !strings.Contains(f.Detail, `"good"`), "%+v", f)
-	}
-	requireFound(t, list, subject, "queues", relay.VerdictFailure, `queue "missing" cannot be used`)
+	requireQueuesJudged(t, list)
+	requireFound(t, list, "pipeline rabbit", "queues", relay.VerdictFailure, `queue "missing" cannot be used`)
 	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
 	require.NoError(t, cmd.Wait(), log.String())
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -58,11 +59,14 @@ func command(t *testing.T, out *output, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// runRelay runs to the end and returns what it printed and its exit code.
+// runRelay runs to the end and returns what it printed and its exit code, which is -1
+// for a command that does not end.
 func runRelay(t *testing.T, args ...string) (string, int) {
 	t.Helper()
 	var out output
 	cmd := command(t, &out, args...)
-	_ = cmd.Run()
+	require.NoError(t, cmd.Start())
+	defer time.AfterFunc(2*time.Minute, func() { _ = cmd.Process.Kill() }).Stop()
+	_ = cmd.Wait() // the code says it
 	return out.String(), cmd.ProcessState.ExitCode()
 }

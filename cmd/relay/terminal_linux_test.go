@@ -2,14 +2,14 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
+
+	"github.com/outboxkit/outboxkit/internal/svctest"
 )
 
 // On a terminal the status is drawn in place, and the terminal is left in order.
@@ -17,15 +17,7 @@ func TestStatusWatchOnATerminal(t *testing.T) {
 	t.Parallel()
 	url, _ := outboxAs(t)
 	path := writeConfig(t, fmt.Sprintf("database: {url: %q}\npipelines: [{name: x, kafka: {brokers: ['127.0.0.1:1']}}]\n", url))
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
-	require.NoError(t, err)
-	defer master.Close()
-	fd := int(master.Fd())
-	require.NoError(t, unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0))
-	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
-	require.NoError(t, err)
-	terminal, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|syscall.O_NOCTTY, 0)
-	require.NoError(t, err)
+	master, terminal := svctest.Terminal(t)
 	var unused output
 	cmd := command(t, &unused, "status", "--config", path, "--watch", "--every", "50ms")
 	cmd.Stdout, cmd.Stderr = terminal, terminal

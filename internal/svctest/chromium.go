@@ -13,6 +13,6 @@ func Chromium(t testing.TB) string {
 			return path
 		}
 	}
-	missing(t, "no Chromium in $PATH: install Debian's package chromium")
+	Missing(t, "no Chromium in $PATH: install Debian's package chromium")
 	return ""
 }

@@ -14,7 +14,7 @@ import (
 func ManagedRabbitMQ(t testing.TB) (s *rabbitmq.Server, management string) {
 	t.Helper()
 	if err := rabbitmq.Available(); err != nil {
-		missing(t, "no RabbitMQ can be started here: "+err.Error()+" (`make test` brings it)")
+		Missing(t, "no RabbitMQ can be started here: "+err.Error()+" (`make test` brings it)")
 	}
 	port, err := proc.FreePort()
 	if err != nil {

@@ -23,7 +23,7 @@ func OwnKafka(t testing.TB) *kafka.Server {
 func OwnKafkaWith(t testing.TB, cfg kafka.Config) *kafka.Server {
 	t.Helper()
 	if err := kafka.Available(); err != nil {
-		missing(t, "no Kafka can be started here: "+err.Error()+" (`make test` brings it)")
+		Missing(t, "no Kafka can be started here: "+err.Error()+" (`make test` brings it)")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
@@ -46,7 +46,7 @@ func OwnRabbitMQ(t testing.TB) *rabbitmq.Server {
 func OwnRabbitMQWith(t testing.TB, cfg rabbitmq.Config) *rabbitmq.Server {
 	t.Helper()
 	if err := rabbitmq.Available(); err != nil {
-		missing(t, "no RabbitMQ can be started here: "+err.Error()+" (`make test` brings it)")
+		Missing(t, "no RabbitMQ can be started here: "+err.Error()+" (`make test` brings it)")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()

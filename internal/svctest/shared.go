@@ -64,13 +64,13 @@ func fromEnv(t testing.TB, name string) string {
 	t.Helper()
 	value := os.Getenv(name)
 	if value == "" {
-		missing(t, name+" is not set: run `make test`, or `make services` and paste what it prints")
+		Missing(t, name+" is not set: run `make test`, or `make services` and paste what it prints")
 	}
 	return value
 }
 
-// missing skips the test, or fails it where services are required.
-func missing(t testing.TB, reason string) {
+// Missing skips the test, or fails it where services are required.
+func Missing(t testing.TB, reason string) {
 	t.Helper()
 	if os.Getenv("OUTBOXKIT_REQUIRE_SERVICES") == "1" {
 		t.Fatal("svctest: OUTBOXKIT_REQUIRE_SERVICES=1, but ", reason)

@@ -80,7 +80,7 @@ func readImage(t *testing.T, path string) image {
 func imageRuns(t *testing.T, r *release) {
 	i := readImage(t, filepath.Join(r.root, "deploy", "Containerfile"))
 	if runtime.GOOS != "linux" || os.Geteuid() != 0 {
-		t.Skip("needs Linux and root, to run it in a root folder of its own")
+		svctest.Missing(t, "running the image in a root folder of its own needs Linux and root")
 	}
 	root := t.TempDir()
 	for to, from := range i.copies {

@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/outboxkit/outboxkit/internal/pgtest"
+	"github.com/outboxkit/outboxkit/internal/svctest"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -30,10 +31,7 @@ func clone(t *testing.T, dir string) string {
 	t.Helper()
 	root, err := exec.CommandContext(t.Context(), "git", "rev-parse", "--show-toplevel").Output()
 	if err != nil {
-		if os.Getenv("OUTBOXKIT_REQUIRE_SERVICES") == "1" {
-			t.Fatal("OUTBOXKIT_REQUIRE_SERVICES=1, but this is no git clone: ", err)
-		}
-		t.Skip("a release is built from a git clone, and this is none: ", err)
+		svctest.Missing(t, "a release is built from a git clone, and this is none: "+err.Error())
 	}
 	out, err := exec.CommandContext(t.Context(), "git", "clone", "--quiet", strings.TrimSpace(string(root)), dir).CombinedOutput()
 	require.NoError(t, err, string(out))
